@@ -1,0 +1,1 @@
+"""Data modules: files on disk in, uint8 `Batch`es out."""

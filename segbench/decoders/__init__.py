@@ -1,0 +1,1 @@
+"""Decoders: `Features` in, `Prediction` out."""

@@ -1,0 +1,1 @@
+"""Encoders: photographs in, `Features` out."""

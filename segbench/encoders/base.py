@@ -1,0 +1,59 @@
+"""The contract of an encoder."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segbench.types import FeatureInfo, Features
+
+
+class DepthGroup(NamedTuple):
+    """Parameters of one depth, for layer-wise learning rates.
+
+    Attributes:
+        depth: 0 for the stem, rising towards the output.
+        parameters: `(name, parameter)` pairs, names as in the encoder's own `named_parameters()`.
+    """
+
+    depth: int
+    parameters: list[tuple[str, nn.Parameter]]
+
+
+class Encoder(nn.Module, ABC):
+    """Photographs in, `Features` out. Built as `Encoder(img_size, …)`.
+
+    An encoder owns pixel mean and standard deviation, so that images travel as uint8.
+
+    Attributes:
+        info: What the maps look like.
+    """
+
+    info: FeatureInfo
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Features:
+        """Encodes a batch of any size.
+
+        Args:
+            image: `(B, 3, H, W)` RGB; uint8, or float on the same 0..255 scale.
+
+        Returns:
+            The padded normalised image and the feature maps.
+        """
+
+    @abstractmethod
+    def depth_groups(self) -> list[DepthGroup]:
+        """Sorts every parameter by depth, stem first.
+
+        Returns:
+            One group for each depth; together they hold every parameter once.
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that weight decay leaves alone, beside biases and norms.
+
+        Returns:
+            Names as in the encoder's own `named_parameters()`.
+        """
+        return set()

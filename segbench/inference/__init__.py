@@ -1,0 +1,1 @@
+"""Pure functions around any image → prediction."""

@@ -1,0 +1,1 @@
+"""Fused operations, each beside the plain reference it is held to."""

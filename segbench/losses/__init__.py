@@ -1,0 +1,1 @@
+"""Losses: a `Prediction` and labels in, one scalar out."""

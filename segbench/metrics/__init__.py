@@ -1,0 +1,1 @@
+"""Scores as torchmetrics `Metric`s, so that they synchronise between processes."""

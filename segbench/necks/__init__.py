@@ -1,0 +1,1 @@
+"""Necks: `Features` in, `Features` out; any number in a row."""
