@@ -1,1 +1,6 @@
-"""Data modules: files on disk in, uint8 `Batch`es out."""
+"""Datasets: files on disk become uint8 batches."""
+
+import os
+
+# Importing albumentations otherwise asks a server for its newest version.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

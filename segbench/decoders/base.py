@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from segbench.types import FeatureInfo, Features, Prediction
+from segbench.types import Features, Prediction
 
 
 class Decoder(nn.Module, ABC):

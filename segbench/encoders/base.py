@@ -1,11 +1,36 @@
 """The contract of an encoder."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from segbench.types import FeatureInfo, Features
+
+
+_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    """Says that a checkpoint will fill the encoders built inside: none need fetch pretrained weights first."""
+    token = _weights_follow.set(True)
+    try:
+        yield
+    finally:
+        _weights_follow.reset(token)
+
+
+def needs_pretrained_weights() -> bool:
+    """Tells an encoder whether to load the pretrained weights it is configured with.
+
+    Returns:
+        False inside `weights_follow()`.
+    """
+    return not _weights_follow.get()
 
 
 class DepthGroup(NamedTuple):

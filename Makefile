@@ -1,0 +1,53 @@
+# Every target sets up what it needs: a virtual environment with uv in it, and the locked versions.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint type format bench lock clean
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+setup: $(READY) ## make the virtual environment (needs Python 3.11 or newer)
+
+demo: $(READY) ## train the mean-shift decoder on drawn scenes (minutes on two cores)
+	$(BIN)/segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml
+
+test: $(READY) ## run the tests, less the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## run the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## check style, imports between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(READY) ## check types
+	$(BIN)/mypy
+
+format: $(READY) ## put style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## measure the kernels beside their plain references
+	$(BIN)/segbench bench kernels
+
+lock: ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+		--upgrade pyproject.toml --output-file requirements.lock
+
+clean: ## remove the virtual environment and caches; runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache segbench.egg-info

@@ -1,0 +1,111 @@
+"""`checkpoints/best.ckpt` and `checkpoints/last.ckpt`, each of which says by itself what it is."""
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from segbench import __version__
+
+
+class Checkpoints(Checkpoint):
+    """Saves the state of the run.
+
+    `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
+    `best.ckpt` is a copy of it whenever the watched score is better than ever. Lightning writes to a temporary
+    file first, so that a kill while writing leaves the previous one whole.
+
+    Attributes:
+        best_score: Of the watched score so far; None before the first validation.
+    """
+
+    def __init__(
+        self, every_n_steps: int = 500, monitor: str = "val/miou", mode: Literal["max", "min"] = "max"
+    ) -> None:
+        """Takes the rules.
+
+        Args:
+            every_n_steps: Optimiser steps between two saves of last.ckpt; 0 saves at validations only.
+            monitor: The score that decides which is best.
+            mode: Whether a high or a low score is good.
+        """
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.mode = mode
+        self.best_score: float | None = None
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves every few optimiser steps."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves, and copies what is best."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        improved = score is not None and self._is_better(float(score))
+        if improved and score is not None:
+            self.best_score = float(score)
+        last = self._save(trainer)
+        if improved and trainer.is_global_zero and not trainer.fast_dev_run:
+            partial = last.with_name("best.ckpt.partial")
+            shutil.copyfile(last, partial)
+            partial.replace(last.with_name("best.ckpt"))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves the very last step, whatever the interval."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remembers the best score across interruptions."""
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Recalls the best score."""
+        self.best_score = state_dict["best_score"]
+
+    def _is_better(self, score: float) -> bool:
+        if score != score:  # nan: nothing was labelled
+            return False
+        if self.best_score is None:
+            return True
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+    def _save(self, trainer: L.Trainer) -> Path:
+        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if not trainer.fast_dev_run:
+            trainer.save_checkpoint(path)
+            self._saved_step = trainer.global_step
+        return path
+
+
+class SelfDescribing(L.Callback):
+    """Writes the whole configuration into every checkpoint, so that `--checkpoint` needs nothing beside it."""
+
+    def __init__(self, config: str, experiment: str) -> None:
+        """Takes what is to be written.
+
+        Args:
+            config: The resolved configuration, as YAML.
+            experiment: Its name.
+        """
+        self.config = config
+        self.experiment = experiment
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds plain strings only: checkpoints load with `weights_only=True`."""
+        checkpoint["segbench"] = {
+            "version": __version__,
+            "config": self.config,
+            "experiment": self.experiment,
+        }

@@ -1,0 +1,111 @@
+"""`panels/`: image | label | prediction | errors of a few images, with the names of the classes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from segbench.functional import pictures
+from segbench.tasks.base import Task
+from segbench.types import Batch
+
+
+class Panels(L.Callback):
+    """Draws the same few images, spread evenly over the split, at every validation and test."""
+
+    def __init__(self, num_images: int = 8, tile_size: int = 320) -> None:
+        """Takes the sizes.
+
+        Args:
+            num_images: Images drawn each time; 0 draws none.
+            tile_size: Longer side of each of a panel's four pictures, in pixels.
+        """
+        self.num_images = num_images
+        self.tile_size = tile_size
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws, unless this is the sanity check."""
+        if not trainer.sanity_checking:
+            self._draw(trainer, pl_module, outputs, batch, batch_idx, "val", int(trainer.num_val_batches[0]))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws."""
+        self._draw(trainer, pl_module, outputs, batch, batch_idx, "test", int(trainer.num_test_batches[0]))
+
+    def _draw(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        labels: Any,
+        batch: Batch,
+        batch_idx: int,
+        split: str,
+        num_batches: int,
+    ) -> None:
+        if not trainer.is_global_zero or not isinstance(module, Task) or not self.num_images:
+            return
+        wanted = {index * num_batches // self.num_images for index in range(self.num_images)}
+        if batch_idx not in wanted:
+            return
+        # More panels than batches: several images of each batch are drawn.
+        per_batch = -(-self.num_images // num_batches)
+        folder = Path(trainer.default_root_dir) / "panels"
+        folder.mkdir(exist_ok=True)
+        for index in range(min(per_batch, len(batch.name))):
+            picture = self._panel(
+                module,
+                batch.image[index].permute(1, 2, 0).cpu().numpy(),
+                batch.label[index].cpu().numpy(),
+                labels[index].cpu().numpy(),
+            )
+            name = re.sub(r"[^\w.-]+", "_", batch.name[index])  # a name from data never leaves the folder
+            pictures.write_png(str(folder / f"{split}-step{trainer.global_step:06d}-{name}.png"), picture)
+            _log(trainer, f"{split}/{name}", picture)
+
+    def _panel(
+        self, module: Task, image: pictures.Image, target: pictures.Labels, labels: pictures.Labels
+    ) -> pictures.Image:
+        shown = np.asarray(pictures.shrink(image, self.tile_size), dtype=np.uint8)
+        target = np.asarray(pictures.shrink(target, self.tile_size, nearest=True)).astype(np.int64)
+        labels = np.asarray(pictures.shrink(labels, self.tile_size, nearest=True)).astype(np.int64)
+        present = [
+            index for index in range(module.num_classes) if (target == index).any() or (labels == index).any()
+        ]
+        predicted = pictures.colorize(labels, module.palette)
+        return pictures.panel(
+            [
+                ("image", shown),
+                ("label", pictures.colorize(target, module.palette)),
+                ("prediction", predicted),
+                ("errors", pictures.errors(labels, target, module.ignore_index)),
+            ],
+            [module.class_names[index] for index in present],
+            [module.palette[index] for index in present],
+        )
+
+
+def _log(trainer: L.Trainer, key: str, picture: pictures.Image) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [picture])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(key, picture, trainer.global_step, dataformats="HWC")

@@ -1,0 +1,36 @@
+"""`predictions/`: the label maps of `segbench predict`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from segbench.functional import pictures
+from segbench.tasks.base import Task
+from segbench.types import Batch
+
+
+class PredictionFiles(L.Callback):
+    """Writes each label map as a grey PNG of class indices and as a coloured one."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Writes the batch."""
+        if not isinstance(pl_module, Task):
+            return
+        folder = Path(trainer.default_root_dir) / "predictions"
+        folder.mkdir(exist_ok=True)
+        for labels, name in zip(outputs.cpu().numpy(), batch.name, strict=True):
+            stem = re.sub(r"[^\w.-]+", "_", name)  # a name from data never leaves the folder
+            indices = labels.astype(np.uint8 if pl_module.num_classes <= 256 else np.uint16)
+            pictures.write_png(str(folder / f"{stem}.png"), indices)
+            pictures.write_png(str(folder / f"{stem}_color.png"), pictures.colorize(labels, pl_module.palette))

@@ -1,0 +1,226 @@
+"""`run.json`: what was run, where, at what cost, and how well it scored."""
+
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from segbench.tasks.base import Task
+
+PACKAGES = (
+    "segbench",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+)
+WARM_UP_STEPS = 5  # the first steps pay for allocation and autotuning
+TIMED_STEPS = 2000
+
+
+class RunCard(L.Callback):
+    """Keeps `run.json` in the run folder up to date and says at the end where everything is."""
+
+    def __init__(self, command: list[str], checkpoint: str | None = None) -> None:
+        """Takes what only the command line knows.
+
+        Args:
+            command: Its arguments.
+            checkpoint: What was loaded, if anything.
+        """
+        self.command = command
+        self.checkpoint = checkpoint
+        self.card: dict[str, Any] = {}
+        self._durations: deque[float] = deque(maxlen=TIMED_STEPS)
+        self._skip = WARM_UP_STEPS
+        self._begin = 0.0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Writes what is known before the first step."""
+        if not isinstance(pl_module, Task):
+            raise ValueError(f"model: {type(pl_module).__name__} is no segbench task")
+        before = _read_card(trainer)  # of the run that is being continued
+        parameters = {
+            name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.parts().items()
+        }
+        parameters["total"] = sum(p.numel() for p in pl_module.parameters())
+        self.card = {
+            "verb": stage,
+            "command": ["segbench", *self.command],
+            "checkpoint": self.checkpoint,
+            "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
+            "commit": commit(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "device": _device(trainer),
+            "precision": str(trainer.precision),
+            "parameters": parameters,
+            "step_time_s": before.get("step_time_s"),
+            "peak_memory_bytes": before.get("peak_memory_bytes", 0),
+            "scores": before.get("scores", {}),
+            "history": before.get("history", []),
+        }
+        self._write(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts the clock."""
+        self._begin = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops the clock."""
+        if self._skip:
+            self._skip -= 1
+        else:
+            self._durations.append(time.perf_counter() - self._begin)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes the scores: the best ones while training, in any case the history."""
+        if not trainer.sanity_checking:
+            self._note(trainer, "val")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes the scores."""
+        self._note(trainer, "test")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the final figures."""
+        self._write(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Says where everything is."""
+        if not trainer.is_global_zero or trainer.interrupted or not self.card:
+            return
+        folder = Path(trainer.default_root_dir)
+        first, best = self.card["history"][:1], self.card["scores"].get("val")
+        if stage == "fit" and first and best:
+            print(
+                f"validation mIoU rose from {_percent(first[0]['miou'])} (step {first[0]['step']}) "
+                f"to {_percent(best['miou'])} (step {best['step']})"
+            )
+        for split, scores in self.card["scores"].items():
+            print(
+                f"{split:<12}" + "  ".join(f"{key} {_percent(scores[key])}" for key in ("miou", "macc", "aacc"))
+            )
+        for title, path in (
+            ("pictures", folder / "panels"),
+            ("predictions", folder / "predictions"),
+            ("scores", folder / "run.json"),
+            ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+        ):
+            if path.exists():
+                print(f"{title:<12}{path}")
+
+    def _note(self, trainer: L.Trainer, split: str) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if f"{split}/miou" not in metrics:
+            return
+        scores: dict[str, Any] = {name: metrics[f"{split}/{name}"] for name in ("miou", "macc", "aacc")}
+        prefix = f"{split}/iou/"
+        scores["iou"] = {name.removeprefix(prefix): v for name, v in metrics.items() if name.startswith(prefix)}
+        scores["step"] = trainer.global_step
+        fitting = trainer.state.fn == "fit"
+        best = self.card["scores"].get(split)
+        if not fitting or best is None or not best["miou"] >= scores["miou"]:
+            self.card["scores"][split] = scores
+        if fitting:
+            # A run that was killed after this step and resumed before it validates here once more.
+            history = [entry for entry in self.card["history"] if entry["step"] < trainer.global_step]
+            self.card["history"] = [*history, {key: scores[key] for key in ("step", "miou", "macc", "aacc")}]
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._durations:
+            self.card["step_time_s"] = statistics.median(self._durations)
+        self.card["peak_memory_bytes"] = max(self.card["peak_memory_bytes"] or 0, _peak_memory())
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "run.json"
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(_without_nan(self.card), indent=2) + "\n")
+            partial.replace(path)
+
+
+def commit() -> str:
+    """Names the commit of the code that runs.
+
+    Returns:
+        The hash, with `-dirty` behind it where files differ from it; `unknown` outside a checkout.
+    """
+    folder = Path(__file__).parents[1]
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        # Not the commit of whatever repository an installed package happens to lie in.
+        subprocess.run(
+            [*command[:3], "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True
+        )
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _device(trainer: L.Trainer) -> dict[str, Any]:
+    root = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(root) if root.type == "cuda" else _processor()
+    return {
+        "type": root.type,
+        "name": name,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _peak_memory() -> int:
+    """Bytes: what the CUDA allocator handed out at most, or on a CPU the whole process's resident memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _read_card(trainer: L.Trainer) -> dict[str, Any]:
+    path = Path(trainer.default_root_dir) / "run.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _percent(value: float | None) -> str:
+    return "nan" if value is None or value != value else f"{100 * value:.2f} %"
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan; an undefined score is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,293 @@
+"""`segbench fit | validate | test | predict`: LightningCLI with a run folder of its own for every run."""
+
+import os
+import re
+import secrets
+import sys
+from argparse import ArgumentParser as ArgumentParserLite
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import lightning as L
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
+from segbench.callbacks.ledger import LedgerFile
+from segbench.callbacks.metrics_csv import MetricsCSV
+from segbench.callbacks.panels import Panels
+from segbench.callbacks.predictions import PredictionFiles
+from segbench.callbacks.run_card import RunCard
+from segbench.callbacks.step_seed import StepSeed
+from segbench.data.base import SegmentationDataModule
+from segbench.encoders.base import weights_follow
+from segbench.errors import one_line_errors
+from segbench.tasks.base import Task
+from segbench.tasks.checkpoint import check_fits, model_config, read_checkpoint
+
+# Set for the processes that Lightning launches beside this one: all of a run share its folder.
+RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
+# What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
+LINKS = ("num_classes", "ignore_index", "img_size", "class_names", "palette")
+
+
+class SegbenchCLI(LightningCLI):
+    """LightningCLI that writes into `runs/<experiment>/<run id>/` and never lets a checkpoint override in silence."""
+
+    def __init__(self, args: list[str]) -> None:
+        """Parses, builds and runs.
+
+        Args:
+            args: As on the command line.
+        """
+        self._args = args
+        self._config_yaml = ""
+        super().__init__(
+            Task,
+            SegmentationDataModule,
+            save_config_callback=None,  # the run folder gets its config.yaml here
+            seed_everything_default=0,
+            parser_kwargs={key: {"exit_on_error": False} for key in self.subcommands()}
+            | {"exit_on_error": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=args,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds our own options, and the links from data to task."""
+        parser.add_argument(
+            "--experiment",
+            type=str | None,
+            help="Name of the folder under runs/; default: the names of the YAMLs.",
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Where run folders are made.")
+        parser.add_argument(
+            "--logger",
+            type=Literal["csv", "tensorboard", "wandb"],
+            default="csv",
+            help="metrics.csv alone, or TensorBoard or W&B beside it. W&B stays offline where it has no key.",
+        )
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(Panels, "panels")
+        for name in LINKS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses without LightningCLI's complaint that arguments were given from Python."""
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def _parse_ckpt_path(self) -> None:
+        """Reads the checkpoint, and reports where this command departs from how it was trained.
+
+        Lightning lets the checkpoint's settings win over YAML and command line without a word; here what the
+        user wrote wins.
+        """
+        self._checkpoint: dict[str, Any] | None = None
+        self._checkpoint_path: str | None = None
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if not path:
+            return
+        self._checkpoint = read_checkpoint(path)
+        self._checkpoint_path = str(path)
+        wanted = config.model.as_dict()
+        for key, here, there in _differences(wanted, model_config(self._checkpoint)):
+            if key.removeprefix("init_args.") not in LINKS:
+                print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
+
+    def before_instantiate_classes(self) -> None:
+        """Settles where the run lives, before anything is built, and keeps the configuration as given."""
+        config = self.config[self.subcommand]
+        self.experiment = config.experiment = config.experiment or _experiment_name(self._args)
+        self._config_yaml = self._parser(self.subcommand).dump(config, skip_none=False)
+        continued = _run_of(self._checkpoint_path) if self.subcommand == "fit" else None
+        if RUN_FOLDER_VARIABLE in os.environ:
+            self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
+        else:
+            self.run_folder = continued or _new_run_folder(Path(config.runs_dir), self.experiment)
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; with a checkpoint at hand no pretrained weights are fetched."""
+        if self._checkpoint is None:
+            super().instantiate_classes()
+            return
+        with weights_follow():
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Makes the run folder and a trainer that writes there and nowhere else."""
+        if self._checkpoint is not None:
+            check_fits(self.model, self._checkpoint, self._checkpoint_path or "")
+            del self._checkpoint  # Lightning reads it again; twice in memory is once too often
+        config = self.config_init[self.subcommand].trainer
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
+        _write_config(self.run_folder, self._config_yaml)
+        self.trainer_defaults["callbacks"] = [
+            StepSeed(),
+            SelfDescribing(self._config_yaml, self.experiment),
+            RunCard(self._args, self._checkpoint_path),
+            LedgerFile(),
+            PredictionFiles(),
+        ]
+        if config.enable_progress_bar is not False:
+            self.trainer_defaults["callbacks"].append(RichProgressBar())
+        loggers = self._loggers(config.logger)
+        if loggers and self.subcommand == "fit":
+            self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
+        return super().instantiate_trainer(
+            default_root_dir=str(self.run_folder),
+            logger=loggers or False,
+            use_distributed_sampler=False,
+            **kwargs,
+        )
+
+    def _loggers(self, given: Any) -> list[Logger]:
+        if given is False:
+            return []
+        loggers: list[Logger] = [MetricsCSV(self.run_folder)]
+        if isinstance(given, Logger):
+            loggers.append(given)
+        elif isinstance(given, (list, tuple)):
+            loggers.extend(given)
+        choice = self.config[self.subcommand].logger
+        if choice == "tensorboard":
+            loggers.append(TensorBoardLogger(str(self.run_folder), name="", version="tensorboard"))
+        elif choice == "wandb":
+            loggers.append(_wandb_logger(self.run_folder, self.experiment))
+        return loggers
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = True
+        if subcommand == "predict":
+            kwargs["return_predictions"] = (
+                False  # they are written to files; a list of all would fill the memory
+            )
+        return kwargs
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: As on the command line, the verb first; default: what the process was given.
+
+    Raises:
+        SystemExit: With status 2 and one line on stderr after a mistake in configuration, data or files.
+    """
+    args = sys.argv[1:] if args is None else list(args)
+    with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
+        before = os.environ.get(RUN_FOLDER_VARIABLE)
+        try:
+            SegbenchCLI(_expand_checkpoint(args, Path(scratch)))
+        finally:  # the next run of this process gets a folder of its own
+            os.environ.pop(RUN_FOLDER_VARIABLE, None)
+            if before is not None:
+                os.environ[RUN_FOLDER_VARIABLE] = before
+
+
+def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
+    """Puts the configuration that a checkpoint carries in front of what the user wrote.
+
+    Args:
+        args: With `--checkpoint CKPT` anywhere, or without.
+        scratch: A folder for the YAML.
+
+    Returns:
+        Arguments that LightningCLI understands.
+    """
+    finder = ArgumentParserLite(add_help=False, allow_abbrev=False)
+    finder.add_argument("--checkpoint")
+    found, rest = finder.parse_known_args(args)
+    if found.checkpoint is None:
+        return args
+    if rest[:1] == ["fit"]:
+        raise ValueError(
+            "`segbench fit` goes on from a checkpoint by --config RUN/config.yaml --ckpt_path CKPT"
+        )
+    ours = read_checkpoint(found.checkpoint).get("segbench")
+    if ours is None:
+        raise ValueError(f"{found.checkpoint} carries no configuration; give it by --config … --ckpt_path CKPT")
+    config = scratch / f"{ours['experiment']}.yaml"
+    config.write_text(ours["config"])
+    return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]
+
+
+def _differences(
+    here: dict[str, Any], there: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Finds the settings in which two configurations differ, as (key, here, there)."""
+    for key in sorted(here.keys() | there.keys()):
+        one, other = _plain(here.get(key)), _plain(there.get(key))
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"{prefix}{key}", one, other
+
+
+def _plain(value: Any) -> Any:
+    """Makes values comparable that YAML, command line and checkpoint spell differently."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _experiment_name(args: list[str]) -> str:
+    """Names the experiment after its YAMLs: `meanshift.yaml` and `data/camvid.yaml` make `meanshift-camvid`."""
+    finder = ArgumentParserLite(add_help=False, allow_abbrev=False)
+    finder.add_argument("-c", "--config", action="append", default=[])
+    files = [Path(file) for file in finder.parse_known_args(args)[0].config]
+    return "-".join(file.stem for file in files if file.suffix in {".yaml", ".yml"}) or "unnamed"
+
+
+def _new_run_folder(runs: Path, experiment: str) -> Path:
+    identity = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return runs / re.sub(r"[^\w.-]+", "_", experiment) / identity
+
+
+def _run_of(checkpoint: str | None) -> Path | None:
+    """Finds the run folder that a checkpoint lies in, if it lies in one."""
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint).absolute().parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() else None
+
+
+def _write_config(folder: Path, config: str) -> None:
+    """Writes config.yaml; where a continued run is configured otherwise, beside the old one, never over it."""
+    path = folder / "config.yaml"
+    number = 0
+    while path.is_file() and path.read_text() != config:
+        number += 1
+        path = folder / f"config.{number}.yaml"
+    path.write_text(config)
+
+
+def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise ValueError("logger: wandb is not installed; pip install 'segbench[wandb]'") from error
+    offline = "WANDB_MODE" not in os.environ and wandb.api.api_key is None
+    # The folder names the run, so that a resumed run finds itself again.
+    return WandbLogger(
+        name=f"{experiment}/{folder.name}",
+        save_dir=str(folder),
+        id=folder.name,
+        resume="allow",
+        offline=offline,
+        project=os.environ.get("WANDB_PROJECT", "segbench"),
+    )

@@ -1,0 +1,90 @@
+"""`segbench segment`: photographs in; label maps, colours and overlays out."""
+
+from pathlib import Path
+
+POSITIONAL = {"images": {"nargs": "+", "type": Path, "help": "Photographs, or folders of photographs."}}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def segment(
+    images: list[Path],
+    checkpoint: Path,
+    out: Path,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    opacity: float = 0.5,
+    device: str = "auto",
+) -> None:
+    """Labels photographs of any size with the checkpoint's own classes and colours.
+
+    Args:
+        images: Photographs, or folders of photographs.
+        checkpoint: A checkpoint of `segbench fit`.
+        out: Folder for NAME.png (class indices), NAME_color.png and NAME_overlay.png.
+        window: Height and width of sliding windows, instead of those of training.
+        stride: Step between windows.
+        opacity: Share of the colours in the overlay, from 0 to 1.
+        device: Where to compute: auto, cpu, cuda, mps.
+
+    Raises:
+        ValueError: If there is nothing to label, or the checkpoint is none.
+        SystemExit: With status 1 if some photographs could not be read; the others are done.
+    """
+    import sys
+
+    import numpy as np
+    import torch
+    from rich.progress import track
+
+    import segbench
+    from segbench.data.files import read_image
+    from segbench.functional import pictures
+
+    files = _find(images)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    task = segbench.load(checkpoint).to(place)
+    out.mkdir(parents=True, exist_ok=True)
+    unreadable = []
+    for name, file in track(files.items(), description="segment"):
+        try:
+            image = read_image(file)
+        except (ValueError, OSError) as error:
+            unreadable.append(str(error))
+            continue
+        with torch.inference_mode():
+            batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(place)
+            labels = task.segment(batch, window=window, stride=stride)[0].cpu().numpy()
+        colors = pictures.colorize(labels, task.palette)
+        indices = labels.astype(np.uint8 if task.num_classes <= 256 else np.uint16)
+        pictures.write_png(str(out / f"{name}.png"), indices)
+        pictures.write_png(str(out / f"{name}_color.png"), colors)
+        pictures.write_png(str(out / f"{name}_overlay.png"), pictures.overlay(image, colors, opacity))
+    print(f"{len(files) - len(unreadable)} of {len(files)} photographs are in {out}")
+    for line in unreadable:
+        print(f"segbench: skipped: {line}", file=sys.stderr)
+    if unreadable:
+        raise SystemExit(1)
+
+
+def _find(images: list[Path]) -> dict[str, Path]:
+    """Lists photographs by the name of their output; two of one name are told apart by a number."""
+    files = []
+    for path in images:
+        if path.is_dir():
+            files.extend(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES))
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(f"there is no photograph {path}")
+    if not files:
+        raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, images))}")
+    named: dict[str, Path] = {}
+    for file in files:
+        name, number = file.stem, 1
+        while name in named:
+            number += 1
+            name = f"{file.stem}-{number}"
+        named[name] = file
+    return named

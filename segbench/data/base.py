@@ -1,0 +1,237 @@
+"""The contract of a dataset: a spec, a layout, and the data module that turns them into batches."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
+from segbench.data.sampling import TrainBatches
+from segbench.data.spec import DatasetSpec, Layout, Pair, Split
+from segbench.data.transforms import Augment, Transform, standard_transforms
+
+__all__ = [
+    "DatasetSpec",
+    "Item",
+    "Layout",
+    "Pair",
+    "Sample",
+    "SegmentationDataModule",
+    "SegmentationDataset",
+    "Split",
+]
+
+_SPLITS_OF_STAGE: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
+
+
+class SegmentationDataModule(L.LightningDataModule):
+    """Loaders of one dataset. A subclass says `spec` and `layout`, and often nothing else.
+
+    Evaluation reads images untouched, at their own size. The trainer must not replace samplers
+    (`use_distributed_sampler=False`): every process already takes its own share, and no image twice.
+    """
+
+    spec: DatasetSpec
+    layout: Layout
+
+    def __init__(
+        self,
+        root: str | Path,
+        img_size: tuple[int, int] = (512, 512),
+        batch_size: int = 8,
+        num_workers: int | None = None,
+        eval_batch_size: int = 1,
+        seed: int = 0,
+        scale: tuple[int, int] | None = None,
+        train_transforms: list[Transform] | None = None,
+        remap: dict[int, int] | None = None,
+    ) -> None:
+        """Sets up the module; no image is looked for yet.
+
+        Args:
+            root: Folder of the dataset.
+            img_size: Height and width of training crops.
+            batch_size: Training images on each device.
+            num_workers: Loading processes on each device; by default as many as there are free processors.
+            eval_batch_size: Images in a batch of evaluation; above 1 only where all have one size.
+            seed: Decides order and augmentation of training images, together with nothing else.
+            scale: (long, short) limits that images are fitted into before they are scaled at random; `None`
+                leaves their own size.
+            train_transforms: Albumentations transforms in place of the standard ones.
+            remap: Training ids for ids of the label files, on top of what the dataset already says.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        super().__init__()
+        if min(*img_size, batch_size, eval_batch_size) < 1 or seed < 0 or (num_workers or 0) < 0:
+            raise ValueError(
+                f"img_size={img_size}, batch_size={batch_size} and eval_batch_size={eval_batch_size} must be"
+                f" positive, seed={seed} and num_workers={num_workers} not negative"
+            )
+        self.root = Path(root).expanduser()
+        self.img_size = (int(img_size[0]), int(img_size[1]))
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        if remap:
+            self.spec = replace(self.spec, remap={**self.spec.remap, **remap})
+        transforms = train_transforms or standard_transforms(self.img_size, self.ignore_index, scale)
+        self.augment = Augment(transforms, seed)
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
+        self._datasets: dict[Split, SegmentationDataset] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.spec.num_classes
+
+    @property
+    def ignore_index(self) -> int:
+        """Label of pixels without a class."""
+        return self.spec.ignore_index
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names in the order of training ids."""
+        return list(self.spec.classes)
+
+    @property
+    def palette(self) -> list[list[int]]:
+        """RGB colours in the order of training ids."""
+        return [list(color) for color in self.spec.palette]
+
+    def dataset(self, split: Split) -> SegmentationDataset:
+        """Lists a split's files, once.
+
+        Args:
+            split: `"train"` items come augmented from `[i]`; `read(i)` never is.
+
+        Returns:
+            The map-style dataset.
+
+        Raises:
+            FileNotFoundError: If the split's folder is missing.
+            ValueError: If it is empty, or masks are missing.
+        """
+        if split not in self._datasets:
+            pairs = self.layout.pairs(self.root, split)
+            augment = self.augment if split == "train" else None
+            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment)
+        return self._datasets[split]
+
+    def setup(self, stage: str) -> None:
+        """Checks the file lists of all splits that the stage needs, before work can be lost."""
+        for split in _SPLITS_OF_STAGE[stage]:
+            self.dataset(split)
+        if stage == "fit":  # whoever trains tests later; a dataset without a test split is no error yet
+            with suppress(FileNotFoundError):
+                self.dataset("test")
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches of augmented crops, continued where training stands."""
+        dataset = self.dataset("train")
+        rank, world_size = self._place()
+        batches = TrainBatches(
+            len(dataset), self.batch_size, self.seed, rank, world_size, batches_done=self._batches_done
+        )
+        num_workers = self._workers()
+        return ResumableLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+            generator=torch.Generator().manual_seed(self.seed),  # the global one is left to the model
+            persistent_workers=num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Batches of whole validation images."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        """Batches of whole test images."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        """Batches of whole images, with or without labels."""
+        return self._eval_loader("predict")
+
+    def _eval_loader(self, split: Split) -> DataLoader[Item]:
+        dataset = self.dataset(split)
+        rank, world_size = self._place()
+        share: Iterable[int] = range(rank, len(dataset), world_size)
+        num_workers = min(self._workers(), -(-len(dataset) // self.eval_batch_size))
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=share,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+            generator=torch.Generator().manual_seed(self.seed),
+            persistent_workers=num_workers > 0,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        return default_num_workers(self.trainer.num_devices if self.trainer else 1)
+
+    def _batches_done(self) -> int:
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        # `total` is right in checkpoints from every hook; the epoch's own count is sometimes reset already and
+        # sometimes not.
+        return int(progress.total.processed)  # type: ignore[attr-defined]
+
+
+class ResumableLoader(DataLoader[Item]):
+    """A loader that continues by itself, and says so in the form in which Lightning asks."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Says on what the order depends besides the seed; the position is the trainer's own count."""
+        batches = self.batch_sampler
+        if not isinstance(batches, TrainBatches):
+            raise TypeError(f"{type(batches).__name__} cannot be resumed: use TrainBatches")
+        return {"images": batches.num_images, "batch_size": batches.global_batch_size, "seed": batches.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warns if the order is no longer that of the checkpoint."""
+        now = self.state_dict()
+        if state_dict != now:
+            L.pytorch.utilities.rank_zero_warn(
+                f"the checkpoint was trained with {state_dict}, now the data have {now}: from here on images"
+                " come in another order than without the interruption"
+            )
+
+
+def default_num_workers(num_devices: int = 1) -> int:
+    """Chooses the number of loading processes for each device, leaving it one processor for itself."""
+    affinity = getattr(os, "sched_getaffinity", None)  # respects the share a cluster grants; not on macOS
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(8, processors // max(1, num_devices) - 1))
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the workers themselves are the parallelism

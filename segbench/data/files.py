@@ -1,0 +1,109 @@
+"""Reading and writing pictures and masks; every error names the file and what to do."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+_LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+# Pillow stretches grey PNGs of 2 and 4 bits to 0..255; class ids must not be.
+_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """Finds all pictures below a folder, in subfolders too.
+
+    Args:
+        folder: Links to folders are followed; names that begin with a dot are passed over.
+
+    Returns:
+        Path of each picture by its name: relative to the folder, posix, without suffix; sorted.
+
+    Raises:
+        ValueError: If two files differ in their suffix alone.
+    """
+    found: dict[str, Path] = {}
+    for where, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = Path(where, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise ValueError(f"{path} and {found[key].name} would have one name: remove one of them")
+            found[key] = path
+    return dict(sorted(found.items()))
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Reads a photograph, turned as its EXIF tag says.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        ValueError: If the file is damaged or no picture.
+    """
+    data = np.fromfile(path, np.uint8)  # unlike cv2.imread, opens any name on any system
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if image is None or not _is_whole(path, data):
+        raise ValueError(f"{path} is damaged or cut short: copy it anew, or remove it and its mask")
+    return np.asarray(image, np.uint8)
+
+
+def read_mask(path: Path) -> NDArray[np.integer]:
+    """Reads a mask; in a palette PNG the index is the id, whatever its colour.
+
+    Returns:
+        `(H, W)` ids as the file has them: uint8, uint16 or int32.
+
+    Raises:
+        ValueError: If the file is damaged, or holds colours instead of ids.
+    """
+    if path.suffix.lower() in {".jpg", ".jpeg"}:
+        raise ValueError(f"{path}: JPEG changes class ids; save masks as PNG")
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            stretch = _STRETCH.get(str(image.tile[0][3]), 1) if image.tile else 1
+            array = np.asarray(image)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): copy it anew") from None
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        raise ValueError(
+            f"{path} holds colours or fractions (mode {mode}), not class ids: save it as a grey or palette PNG"
+            " with one id per pixel"
+        )
+    if array.dtype == bool:
+        return array.astype(np.uint8)
+    return array // np.uint8(stretch) if stretch > 1 else array
+
+
+def write_image(path: Path, image: NDArray[np.integer]) -> None:
+    """Writes an RGB picture `(H, W, 3)`, or a grey one `(H, W)` of 8 or 16 bits, and makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image.ndim == 3:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
+    encoded, data = cv2.imencode(path.suffix, image)
+    if not encoded:
+        raise ValueError(f"{path}: OpenCV cannot write {path.suffix}")
+    path.write_bytes(data.tobytes())
+
+
+def _is_whole(path: Path, data: NDArray[np.uint8]) -> bool:
+    """Tells whether the file ends as it should: OpenCV fills the missing part with grey, and says nothing."""
+    mark = _LAST_BYTES.get(path.suffix.lower())
+    if mark is None or mark in data[-64:].tobytes():
+        return True
+    try:  # cameras append other data after the mark
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            image.load()
+    except (OSError, SyntaxError):
+        return False
+    return True

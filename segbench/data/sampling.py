@@ -1,0 +1,109 @@
+"""The order of training images as a pure function of seed and step, so that resuming needs no state.
+
+Training reads one endless stream of draws: a permutation of the images for each pass, one after another, cut
+into batches. A draw has a number of its own; seed and number decide its augmentation, wherever it is computed.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+class Draw(NamedTuple):
+    """One image at one moment of training.
+
+    Attributes:
+        image: Place of the image in the dataset.
+        number: Place in the stream; no two draws share it.
+    """
+
+    image: int
+    number: int
+
+
+@lru_cache(maxsize=4)
+def permutation(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Computes the order of images in one pass.
+
+    Returns:
+        `(num_images,)` every index once.
+    """
+    return np.random.default_rng((seed, epoch)).permutation(num_images)
+
+
+def draw_batch(number: int, num_images: int, batch_size: int, seed: int) -> list[Draw]:
+    """Computes one batch of the stream.
+
+    A pass has as many whole batches as its images fill; the last images of the permutation wait for another
+    pass. Where the images do not fill one batch they are repeated.
+
+    Args:
+        number: Batches before this one since the beginning of training.
+        num_images: Images of the split.
+        batch_size: Images of the batch, on all devices together.
+        seed: Seed of the order.
+
+    Returns:
+        `batch_size` draws.
+    """
+    epoch, position = divmod(number, batches_per_epoch(num_images, batch_size))
+    order = permutation(num_images, seed, epoch)
+    return [
+        Draw(int(order[(position * batch_size + i) % num_images]), number * batch_size + i)
+        for i in range(batch_size)
+    ]
+
+
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """Counts the whole batches of a pass, at least one."""
+    return max(1, num_images // batch_size)
+
+
+class TrainBatches(Sampler[list[Draw]]):
+    """Hands a data loader its batches, from wherever training stands.
+
+    Each of `world_size` processes takes every `world_size`-th draw of the same batches, so that more processes
+    with smaller batches see what one process with a large batch sees.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        batches_done: Callable[[], int] = int,
+    ) -> None:
+        """Sets up the stream.
+
+        Args:
+            num_images: Images of the split.
+            batch_size: Images in a batch of this process.
+            seed: Seed of the order.
+            rank: Number of this process.
+            world_size: Number of processes.
+            batches_done: Asked each time iteration begins: the batches trained so far.
+        """
+        self.num_images = num_images
+        self.global_batch_size = batch_size * world_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.batches_done = batches_done
+
+    def __len__(self) -> int:
+        return batches_per_epoch(self.num_images, self.global_batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        # Asked here, not in the generator's body, which runs at the first `next`, when the count may differ.
+        return self._batches(self.batches_done())
+
+    def _batches(self, first: int) -> Iterator[list[Draw]]:
+        for number in range(first, first + len(self)):
+            batch = draw_batch(number, self.num_images, self.global_batch_size, self.seed)
+            yield batch[self.rank :: self.world_size]

@@ -1,0 +1,191 @@
+"""What is known of a dataset before a file is opened, and where its files lie."""
+
+import colorsys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "val", "test", "predict"]
+Color = tuple[int, int, int]
+
+_FILE_IDS = 1 << 16  # a mask file holds at most 16 bits per pixel
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Classes, their colours, and how the ids of label files become training ids.
+
+    Attributes:
+        classes: Names in the order of training ids.
+        palette: One RGB colour for each class.
+        ignore_index: Training id of pixels without a class; no class may have it.
+        remap: Training id for each id of the file that does not already mean itself.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+    ignore_index: int = 255
+    remap: Mapping[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes need names, each of them once, got {list(self.classes)}")
+        if len(self.palette) != len(self.classes):
+            raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
+        if not self.num_classes <= self.ignore_index < _FILE_IDS:
+            raise ValueError(
+                f"ignore_index={self.ignore_index} with {self.num_classes} classes: choose a number from"
+                f" {self.num_classes} to {_FILE_IDS - 1}, which is no class"
+            )
+        for file_id, label in self.remap.items():
+            if not (0 <= file_id < _FILE_IDS and (0 <= label < self.num_classes or label == self.ignore_index)):
+                raise ValueError(
+                    f"remap {{{file_id}: {label}}}: labels go from 0 to {self.num_classes - 1}, or"
+                    f" {self.ignore_index} for no class; ids of files from 0 to {_FILE_IDS - 1}"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """Smallest type that holds every training id."""
+        return np.uint8 if self.ignore_index < 256 else np.uint16
+
+    @cached_property
+    def _labels(self) -> NDArray[np.int32]:
+        """Training id of every file id, −1 where there is none."""
+        labels = np.full(_FILE_IDS, -1, np.int32)
+        labels[: self.num_classes] = np.arange(self.num_classes)
+        labels[self.ignore_index] = self.ignore_index
+        for file_id, label in self.remap.items():
+            labels[file_id] = label
+        return labels
+
+    @cached_property
+    def _file_ids(self) -> NDArray[np.int32]:
+        """Smallest file id of every training id, −1 where there is none."""
+        file_ids = np.full(_FILE_IDS, -1, np.int32)
+        known = np.flatnonzero(self._labels >= 0)[::-1]  # the smallest is written last and stays
+        file_ids[self._labels[known]] = known
+        return file_ids
+
+    def decode(self, array: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Turns the ids of a label file into training ids.
+
+        Args:
+            array: `(H, W)` integers as the file has them.
+
+        Returns:
+            `(H, W)` training ids of type `dtype`.
+
+        Raises:
+            ValueError: If an id is neither a class nor remapped.
+        """
+        present = present_ids(array)
+        unknown = [int(i) for i in present if not (0 <= i < _FILE_IDS and self._labels[i] >= 0)]
+        if unknown:
+            raise ValueError(self._complain(unknown))
+        if array.dtype == np.uint8 and self.dtype is np.uint8:
+            # An id that is not in the array may wrap around here, unseen.
+            return np.asarray(cv2.LUT(array, self._labels[:256].astype(np.uint8)), np.uint8)
+        return np.asarray(self._labels[array], self.dtype)
+
+    def encode(self, label: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Turns training ids into ids of a label file; `decode` gives them back.
+
+        Args:
+            label: `(H, W)` training ids.
+
+        Returns:
+            `(H, W)` uint8, or uint16 where the file's ids need it.
+
+        Raises:
+            ValueError: If no id of the file means one of the labels.
+        """
+        array = self._file_ids[label]
+        if array.min(initial=0) < 0:
+            lost = sorted({int(i) for i in np.unique(label[array < 0])})
+            raise ValueError(f"labels {lost} have no id in the files of this dataset: remap sends it elsewhere")
+        return np.asarray(array, np.uint8 if array.max(initial=0) < 256 else np.uint16)
+
+    def _complain(self, unknown: Sequence[int]) -> str:
+        remedy = {**(self.remap if len(self.remap) < 32 else {}), **dict.fromkeys(unknown, self.ignore_index)}
+        shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
+        line = f"label {shown} with {self.num_classes} classes (0..{self.num_classes - 1})"
+        if len(unknown) > 32 or not 0 <= unknown[0] <= unknown[-1] < _FILE_IDS:
+            return f"{line}: these look like grey values, not class ids; save one class id per pixel"
+        return f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"
+
+
+class Pair(NamedTuple):
+    """An image and its label file.
+
+    Attributes:
+        name: Unique within the split; folders below the split's own are part of it.
+        image: The photograph.
+        label: The mask; `None` only where a split to predict has none.
+    """
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+class Layout(ABC):
+    """Where the files of a dataset lie. The same object finds real files and places synthetic ones."""
+
+    @abstractmethod
+    def pairs(self, root: Path, split: Split) -> list[Pair]:
+        """Finds the files of a split without opening them.
+
+        Returns:
+            At least one pair, sorted by name.
+
+        Raises:
+            FileNotFoundError: If the split's folder is missing; names the expected tree.
+            ValueError: If the split is empty, or an image has no mask.
+        """
+
+    @abstractmethod
+    def place(self, root: Path, split: Split, index: int) -> Pair:
+        """Says where the files of a new pair belong; `pairs` would find them there."""
+
+    @abstractmethod
+    def tree(self, root: Path) -> str:
+        """Describes the expected files in one line, for messages."""
+
+
+def present_ids(array: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Lists the different numbers in an array, quickly where they are bytes.
+
+    Returns:
+        `(n,)` sorted numbers.
+    """
+    if array.dtype == np.uint8:
+        return np.flatnonzero(cv2.calcHist([array], [0], None, [256], [0, 256]))
+    return np.unique(array)
+
+
+def default_palette(num_classes: int) -> tuple[Color, ...]:
+    """Chooses distinct colours, the same ones each time.
+
+    Returns:
+        RGB colours whose hues are a golden angle apart, so that neighbours in the list are far apart in hue.
+    """
+    tones = ((0.62, 0.93), (0.85, 0.70), (0.40, 0.82), (0.75, 0.50))  # saturation and value
+    colors: list[Color] = []
+    for i in range(num_classes):
+        saturation, value = tones[i % len(tones)]
+        red, green, blue = colorsys.hsv_to_rgb(i * 0.381966 % 1, saturation, value)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colors)

@@ -1,0 +1,151 @@
+"""A data module of drawn scenes, and the synthetic twin of any dataset."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.progress import track
+
+from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
+from segbench.data.files import write_image
+from segbench.data.folder import FolderLayout
+from segbench.data.scene import class_names, draw_scene, scene_palette
+from segbench.data.spec import DatasetSpec, Layout
+from segbench.data.transforms import Transform
+
+_VERSION = 1  # counts up when scenes change, so that old caches are not taken for new ones
+
+
+def write_synthetic(
+    root: Path,
+    spec: DatasetSpec,
+    layout: Layout,
+    counts: Mapping[Split, int],
+    size: tuple[int, int] = (256, 256),
+    seed: int = 0,
+) -> None:
+    """Writes drawn scenes as a dataset's own files would lie and be numbered.
+
+    All files appear at once: they are written next to `root`, then renamed.
+
+    Args:
+        root: Folder to be made.
+        spec: Classes, and how their ids are stored.
+        layout: Where files belong.
+        counts: Number of images of each split.
+        size: Height and width of the images.
+        seed: Another seed gives other scenes.
+
+    Raises:
+        FileExistsError: If `root` holds something already.
+        PermissionError: If the folder above may not be written to.
+    """
+    root = root.expanduser().absolute()
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise FileExistsError(f"{root} is not empty: choose another folder, or remove this one")
+    jobs = [(split, i) for split, count in counts.items() for i in range(count)]
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    except PermissionError:
+        raise PermissionError(f"may not write into {root.parent}: choose another folder") from None
+    draft.chmod(0o755)  # mkdtemp's own 0700 would hide a shared dataset from colleagues
+    try:
+        for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 500)):
+            image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
+            pair = layout.place(draft, split, i + 1)
+            write_image(pair.image, image)
+            if pair.label is not None:
+                write_image(pair.label, spec.encode(label))
+        (draft / "classes.txt").write_text("".join(f"{name}\n" for name in spec.classes), encoding="utf-8")
+        draft.rename(root)  # fails if another process was faster and `root` is no longer empty
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+class SyntheticDataModule(SegmentationDataModule):
+    """Drawn scenes, written once to a cache and read as any folder of images."""
+
+    layout = FolderLayout(splits={"predict": "test"})
+
+    def __init__(
+        self,
+        num_classes: int = 8,
+        image_size: tuple[int, int] = (256, 256),
+        num_images: dict[str, int] | None = None,
+        cache_dir: str | None = None,
+        img_size: tuple[int, int] = (256, 256),
+        batch_size: int = 8,
+        num_workers: int | None = None,
+        eval_batch_size: int = 1,
+        seed: int = 0,
+        scale: tuple[int, int] | None = None,
+        train_transforms: list[Transform] | None = None,
+    ) -> None:
+        """Sets up the module; nothing is drawn yet.
+
+        Args:
+            num_classes: Classes with the background.
+            image_size: Height and width of the scenes.
+            num_images: Number of scenes of train, val and test.
+            cache_dir: Folder for the scenes; by default `$SEGBENCH_CACHE` or `~/.cache/segbench`.
+            img_size: Height and width of training crops.
+            batch_size: Training images on each device.
+            num_workers: Loading processes on each device; by default as many as there are free processors.
+            eval_batch_size: Images in a batch of evaluation.
+            seed: Decides order and augmentation of training images; the scenes are always the same.
+            scale: (long, short) limits that images are fitted into before they are scaled at random.
+            train_transforms: Albumentations transforms in place of the standard ones.
+
+        Raises:
+            ValueError: If a split other than train, val and test is asked for.
+        """
+        self.num_images = {"train": 400, "val": 50, "test": 50} | (num_images or {})
+        if len(self.num_images) > 3 or min(self.num_images.values()) < 1 or num_classes < 2:
+            raise ValueError(
+                f"num_images={num_images}, num_classes={num_classes}: give a positive number for train, val and"
+                " test alone, and two classes or more"
+            )
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        ignore_index = 255 if num_classes <= 255 else 65535
+        self.spec = DatasetSpec(tuple(class_names(num_classes)), scene_palette(num_classes), ignore_index)
+        recipe = json.dumps([_VERSION, num_classes, self.image_size, sorted(self.num_images.items())])
+        name = f"synthetic-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        super().__init__(
+            Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench", name),
+            img_size=img_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            scale=scale,
+            train_transforms=train_transforms,
+        )
+
+    def prepare_data(self) -> None:
+        """Draws the scenes unless they are in the cache.
+
+        Raises:
+            PermissionError: If the cache may not be written to.
+        """
+        if self.root.is_dir():
+            return
+        counts: dict[Split, int] = {split: self.num_images[split] for split in ("train", "val", "test")}
+        try:
+            write_synthetic(self.root, self.spec, self.layout, counts, self.image_size)
+        except PermissionError:
+            raise PermissionError(
+                f"may not write into {self.root.parent}: give --data.init_args.cache_dir, or set SEGBENCH_CACHE"
+            ) from None
+        except OSError:
+            if not self.root.is_dir():  # else another process was faster, with the same scenes
+                raise
+
+    def dataset(self, split: Split) -> SegmentationDataset:
+        """Lists a split's files, drawing them first if need be."""
+        self.prepare_data()
+        return super().dataset(split)

@@ -1,0 +1,265 @@
+"""Any vision transformer of timm as an encoder.
+
+Plain ViT, DeiT (distilled too), register tokens, DINOv2, DINOv3 and EVA-02, of any patch size, on images of any
+size and shape.
+
+Paper: https://arxiv.org/abs/2010.11929. Code: https://github.com/huggingface/pytorch-image-models.
+As in Segmenter (https://github.com/rstrudel/segmenter), images are padded at the bottom and right to whole
+patches and prefix tokens are dropped. Unlike there, the unused classification head is not kept.
+"""
+
+import math
+from pathlib import Path
+from types import MethodType
+
+import timm
+import torch
+from timm.models import eva, group_parameters, vision_transformer
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
+from segbench.functional.tokens import Resampling, pad_to_multiple, resample_grid
+from segbench.types import FeatureInfo, Features
+
+
+class TimmViT(Encoder):
+    """A timm vision transformer with feature maps at chosen depths.
+
+    Attention runs through `scaled_dot_product_attention` wherever timm can use it.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        img_size: tuple[int, int],
+        model_name: str = "vit_tiny_patch16_384",
+        pretrained: bool | Path = False,
+        depths: list[int] | None = None,
+        drop_path_rate: float = 0.0,
+        norm_eps: float | None = None,
+        pos_embed_resampling: Resampling = "bicubic-antialias",
+        frozen: bool = False,
+        grad_checkpointing: bool = False,
+        pixel_mean: tuple[float, float, float] | None = None,
+        pixel_std: tuple[float, float, float] | None = None,
+    ) -> None:
+        """Builds the transformer and, if asked, loads its weights.
+
+        Args:
+            img_size: `(height, width)` of training crops; sets the grid of the position embedding.
+            model_name: Name of a vision transformer as `timm.list_models("vit_*")` spells it.
+            pretrained: true fetches timm's weights for this name, a path loads a file (safetensors, pth, or an
+                AugReg npz), false starts from random weights.
+            depths: Blocks after which a map is taken, counted from 0; negative numbers count from the end. The
+                default is the last block. Blocks behind the deepest are dropped.
+            drop_path_rate: Stochastic depth, rising linearly from 0 to this rate; Segmenter trains with 0.1.
+            norm_eps: Epsilon of every LayerNorm. The default keeps timm's 1e-6, which fits AugReg weights and
+                MMSegmentation; official Segmenter checkpoints were trained with 1e-5.
+            pos_embed_resampling: How the position embedding is fitted to another grid. timm uses
+                bicubic-antialias, MMSegmentation bicubic, official Segmenter bilinear.
+            frozen: Keep the weights as they are: no gradients, evaluation mode.
+            grad_checkpointing: Recompute blocks in the backward pass: slower, less memory.
+            pixel_mean: RGB mean on the 0..255 scale; the default is what the weights were trained with.
+            pixel_std: RGB standard deviation on the 0..255 scale; likewise.
+
+        Raises:
+            ValueError: If the model is no vision transformer, or its weights cannot be had or do not fit.
+        """
+        super().__init__()
+        self.frozen = frozen
+        vit = self._build(model_name, img_size, pretrained, drop_path_rate, pos_embed_resampling)
+        if norm_eps is not None:
+            for module in vit.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = norm_eps
+
+        self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
+        self._depths = _resolve_depths(depths, len(vit.blocks), model_name)
+        # The head would never receive a gradient, which DDP takes for a fault; nor would blocks behind the
+        # deepest map.
+        vit.prune_intermediate_layers(self._depths, prune_norm=False, prune_head=True)
+        vit.set_grad_checkpointing(grad_checkpointing)
+        if isinstance(vit, VisionTransformer):
+            vit._pos_embed = MethodType(_add_position_embedding, vit)
+            vit.pos_embed_resampling = pos_embed_resampling
+        self.vit = vit
+
+        mean = pixel_mean or [255 * value for value in vit.pretrained_cfg["mean"]]
+        std = pixel_std or [255 * value for value in vit.pretrained_cfg["std"]]
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+        rows, columns = self.patch_size
+        levels = len(self._depths)
+        self.info = FeatureInfo(
+            channels=(vit.embed_dim,) * levels,
+            strides=(max(self.patch_size),) * levels,
+            grid=(math.ceil(img_size[0] / rows), math.ceil(img_size[1] / columns)),
+        )
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+
+    @staticmethod
+    def _build(
+        model_name: str,
+        img_size: tuple[int, int],
+        pretrained: bool | Path,
+        drop_path_rate: float,
+        resampling: Resampling,
+    ) -> VisionTransformer | Eva:
+        if not timm.is_model(model_name):
+            near = timm.list_models(f"*{model_name.partition('.')[0]}*")[:5] or timm.list_models("vit_tiny*")
+            raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(near)}")
+        # Built once without weights of its own size: the patch size is only known from the built model.
+        with torch.device("meta"):
+            blueprint = timm.create_model(model_name, num_classes=0)
+        if not isinstance(blueprint, (VisionTransformer, Eva)):
+            raise ValueError(
+                f"model_name: '{model_name}' is a {type(blueprint).__name__}, not a vision transformer; "
+                "choose a vit_*, deit_*, deit3_* or eva02_* model of timm"
+            )
+        if isinstance(blueprint, Eva) and blueprint.pos_embed is not None and resampling != "bicubic-antialias":
+            raise ValueError(f"pos_embed_resampling: {model_name} knows only bicubic-antialias")
+        rows, columns = blueprint.patch_embed.patch_size
+        padded = (math.ceil(img_size[0] / rows) * rows, math.ceil(img_size[1] / columns) * columns)
+        vit = timm.create_model(
+            model_name,
+            num_classes=0,
+            img_size=padded,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path_rate,
+        )
+        if pretrained is not False and needs_pretrained_weights():
+            _load_weights(vit, model_name, pretrained, resampling)
+        return vit
+
+    def train(self, mode: bool = True) -> "TimmViT":
+        """Switches between training and evaluation; a frozen encoder stays in evaluation."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, image: Tensor) -> Features:
+        """Encodes a batch of any size; see the contract."""
+        image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
+        image = pad_to_multiple(image, self.patch_size)  # zeros of the normalised image are its mean colour
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            maps = self.vit.forward_intermediates(
+                image, indices=self._depths, norm=True, output_fmt="NCHW", intermediates_only=True
+            )
+        return Features(image, tuple(maps))
+
+    def depth_groups(self) -> list[DepthGroup]:
+        """Sorts parameters by block, as timm's own matcher does; see the contract."""
+        parameters = dict(self.named_parameters())
+        groups = group_parameters(self.vit, self.vit.group_matcher())
+        return [
+            DepthGroup(depth, [(f"vit.{name}", parameters[f"vit.{name}"]) for name in names])
+            for depth, names in sorted(groups.items())
+        ]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names position embedding and prefix tokens; see the contract."""
+        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
+
+
+def _add_position_embedding(vit: VisionTransformer, patches: Tensor) -> Tensor:
+    """Stands in for timm's method of the same purpose, which knows one kind of resampling only.
+
+    Args:
+        vit: The transformer.
+        patches: `(B, h, w, C)` embedded patches.
+
+    Returns:
+        `(B, P + N, C)` tokens, `P` prefix tokens first.
+    """
+    batch, *grid, _ = patches.shape
+    names = ("cls_token", "dist_token", "reg_token")
+    prefix = [
+        getattr(vit, name).expand(batch, -1, -1) for name in names if getattr(vit, name, None) is not None
+    ]
+    tokens = patches.flatten(1, 2)
+    if vit.pos_embed is not None:
+        learned = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        of_prefix, of_patches = vit.pos_embed[:, :learned], vit.pos_embed[:, learned:]
+        tokens = tokens + resample_grid(
+            of_patches, vit.patch_embed.grid_size, (grid[0], grid[1]), vit.pos_embed_resampling
+        )
+        if prefix and learned:
+            prefix = [torch.cat(prefix, dim=1) + of_prefix]
+    return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))
+
+
+def _resolve_depths(depths: list[int] | None, num_blocks: int, model_name: str) -> list[int]:
+    chosen = [-1] if depths is None else depths
+    wrong = [depth for depth in chosen if not -num_blocks <= depth < num_blocks]
+    if wrong or not chosen:
+        raise ValueError(f"depths: {model_name} has blocks 0 to {num_blocks - 1}; got {chosen}")
+    return sorted({depth % num_blocks for depth in chosen})
+
+
+def _load_weights(
+    vit: VisionTransformer | Eva, model_name: str, source: bool | Path, resampling: Resampling
+) -> None:
+    """Loads weights into a headless transformer of any grid and accounts for every key.
+
+    Args:
+        vit: The transformer, at its final image size.
+        model_name: Its name in timm.
+        source: true for timm's own weights, or a file.
+        resampling: How position and patch embeddings are fitted.
+
+    Raises:
+        ValueError: If the weights cannot be had, are no weights, or do not fit.
+    """
+    if source is True:
+        state = _fetch(model_name)
+    elif not Path(source).is_file():
+        raise ValueError(f"pretrained: there is no file {source}")
+    elif Path(source).suffix == ".npz":
+        vit.load_pretrained(str(source))  # reads plain arrays; object arrays are refused by NumPy
+        return
+    else:
+        try:
+            state = timm.models.load_state_dict(str(source), weights_only=True)
+        except Exception as error:
+            raise ValueError(
+                f"pretrained: {source} is no file of weights that can be read without running code from it "
+                f"({type(error).__name__}); give a safetensors, pth or AugReg npz file"
+            ) from error
+    _fit_and_load(vit, state, str(source if source is not True else model_name), resampling)
+
+
+def _fetch(model_name: str) -> dict[str, Tensor]:
+    try:
+        return dict(timm.create_model(model_name, pretrained=True).state_dict())
+    except Exception as error:  # hub, network and cache each have errors of their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"pretrained: the weights of {model_name} could not be fetched ({reason[:120]}); without network "
+            "give a file, --model.init_args.encoder.init_args.pretrained PATH, or false for random weights"
+        ) from error
+
+
+def _fit_and_load(
+    vit: VisionTransformer | Eva, state: dict[str, Tensor], source: str, resampling: Resampling
+) -> None:
+    family = eva if isinstance(vit, Eva) else vision_transformer
+    try:
+        mode, antialias = resampling.split("-")[0], resampling.endswith("antialias")
+        state = family.checkpoint_filter_fn(state, vit, interpolation=mode, antialias=antialias)
+        heads = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "attn_pool.", "mask_token")
+        state = {name: value for name, value in state.items() if not name.startswith(heads)}
+        report = vit.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+        first = str(error).strip().splitlines()
+        raise ValueError(f"pretrained: {source} does not fit this encoder: {first[-1].strip()}") from error
+    missing = [name for name in report.missing_keys if not name.startswith(("fc_norm.", "attn_pool."))]
+    if missing or report.unexpected_keys:
+        raise ValueError(
+            f"pretrained: {source} does not fit this encoder: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(report.unexpected_keys)} unknown {report.unexpected_keys[:3]}"
+        )

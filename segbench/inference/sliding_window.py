@@ -1,0 +1,295 @@
+"""Segments images of any size, in one piece or by overlapping windows, around any function image → prediction.
+
+The procedure is Segmenter's (https://arxiv.org/abs/2105.05633, https://github.com/rstrudel/segmenter): logits of
+all windows are averaged and resized before the argmax. There each step is done at full size; here all steps are
+one linear map for the rows and one for the columns, and only a tile of full-size logits exists at a time.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import islice, product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segbench.functional.axis_map import AxisMap, bilinear_map, chain, tiles, windows_map
+from segbench.kernels.upsample_argmax import argmax_tiles, label_dtype
+
+
+class WindowPrediction(NamedTuple):
+    """What is predicted for a batch of windows.
+
+    Attributes:
+        logits: `(n, K, h, w)` at the decoder's own stride.
+        size: `(height, width)` to which the logits are upsampled before they are cropped to the window; larger
+            than the window where the encoder padded it to whole patches.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+
+
+Forward = Callable[[Tensor], WindowPrediction]
+"""Takes `(n, 3, h, w)` RGB windows, uint8 or float on the same 0..255 scale."""
+
+
+class Mosaic(NamedTuple):
+    """Everything known about one image, before any of it is upsampled.
+
+    Attributes:
+        cells: `(h, K, w)` low-resolution logits of all windows, side by side.
+        rows: Map from `h` cells to the rows of the result.
+        columns: Map from `w` cells to the columns of the result.
+    """
+
+    cells: Tensor
+    rows: AxisMap
+    columns: AxisMap
+
+
+def segment(
+    image: Tensor,
+    forward: Forward,
+    *,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    resize: tuple[int, int] | None = None,
+    out_size: tuple[int, int] | None = None,
+    windows_per_batch: int = 4,
+    tile_bytes: int | None = None,
+) -> Tensor:
+    """Labels every pixel.
+
+    Args:
+        image: `(B, 3, H, W)` RGB, uint8 or float on the same 0..255 scale.
+        forward: Predicts a batch of windows.
+        window: Side or `(height, width)` of the windows; an image smaller than that is enlarged. None takes
+            the image in one piece.
+        stride: Distance of the windows, at most `window`, which is the default.
+        resize: Limits `(long side, short side)` to which the image is resized first, aspect ratio kept.
+        out_size: `(height, width)` of the labels; the image's own by default.
+        windows_per_batch: Windows that `forward` sees at a time, also from different images.
+        tile_bytes: Size of the pieces in which the result is computed; by default it suits the device.
+
+    Returns:
+        `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more. Of classes that tie, the lowest wins.
+
+    Raises:
+        ValueError: If an argument or what `forward` returned does not fit.
+    """
+    labels = []
+    for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
+        height, width = len(mosaic.rows.index), len(mosaic.columns.index)
+        result = mosaic.cells.new_empty((height, width), dtype=label_dtype(mosaic.cells.shape[1]))
+        labels.append(argmax_tiles(*mosaic, out=result, tile_bytes=tile_bytes))
+    return torch.stack(labels)
+
+
+def logits(
+    image: Tensor,
+    forward: Forward,
+    *,
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    resize: tuple[int, int] | None = None,
+    out_size: tuple[int, int] | None = None,
+    windows_per_batch: int = 4,
+    tile_bytes: int | None = None,
+) -> Tensor:
+    """Computes the logits whose argmax `segment` returns, at full size.
+
+    This is large: 150 classes of one photograph of 2000 × 3000 pixels take 3.6 GB.
+
+    Args:
+        image: As in `segment`.
+        forward: As in `segment`.
+        window: As in `segment`.
+        stride: As in `segment`.
+        resize: As in `segment`.
+        out_size: As in `segment`.
+        windows_per_batch: As in `segment`.
+        tile_bytes: As in `segment`.
+
+    Returns:
+        `(B, K, H, W)`; float32, or float64 if `forward` returned that.
+
+    Raises:
+        ValueError: As in `segment`.
+    """
+    results = []
+    for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
+        size = (mosaic.cells.shape[1], len(mosaic.rows.index), len(mosaic.columns.index))
+        result = mosaic.cells.new_empty(size, dtype=torch.promote_types(mosaic.cells.dtype, torch.float32))
+        for tile in tiles(*mosaic, tile_bytes):
+            result[:, tile.rows, tile.columns] = tile.values.transpose(0, 1)
+        results.append(result)
+    return torch.stack(results)
+
+
+def mosaics(
+    image: Tensor,
+    forward: Forward,
+    window: int | tuple[int, int] | None,
+    stride: int | tuple[int, int] | None,
+    resize: tuple[int, int] | None,
+    out_size: tuple[int, int] | None,
+    windows_per_batch: int,
+) -> Iterator[Mosaic]:
+    """Predicts all windows of all images and says how the result follows from them.
+
+    Args:
+        image: As in `segment`.
+        forward: As in `segment`.
+        window: As in `segment`.
+        stride: As in `segment`.
+        resize: As in `segment`.
+        out_size: As in `segment`.
+        windows_per_batch: As in `segment`.
+
+    Yields:
+        One mosaic for each image, as soon as its last window is predicted.
+
+    Raises:
+        ValueError: As in `segment`.
+    """
+    if image.dim() != 4 or image.shape[1] != 3 or image.numel() == 0:
+        raise ValueError(f"image must be a batch (B, 3, H, W), got {tuple(image.shape)}")
+    out_size = out_size or _size(image)
+    if min(out_size) < 1:
+        raise ValueError(f"out_size must be positive, got {out_size}")
+    if resize is not None:
+        image = resize_image(image, fit_size(_size(image), resize))
+    if window is None:
+        if stride is not None:
+            raise ValueError(f"stride={stride} needs a window; give window=… as well, or no stride")
+        window = stride = _size(image)
+    window = _pair("window", window)
+    stride = window if stride is None else _pair("stride", stride)
+    if stride[0] > window[0] or stride[1] > window[1]:
+        raise ValueError(f"stride {stride} exceeds window {window}: pixels between windows would get no label")
+    size = enlarge_size(_size(image), window)
+    if size != _size(image):
+        image = resize_image(image.float(), size)
+    tops, lefts = anchors(size[0], window[0], stride[0]), anchors(size[1], window[1], stride[1])
+
+    predictions = _predict(image, forward, tops, lefts, window, windows_per_batch)
+    for _ in range(len(image)):
+        windows, padded = zip(*islice(predictions, len(tops) * len(lefts)), strict=True)
+        grid = torch.stack(windows).unflatten(0, (len(tops), len(lefts)))  # (rows, columns, K, h, w)
+        height, width = grid.shape[-2:]
+        rows = windows_map(tops, window[0], height, padded[0][0])
+        columns = windows_map(lefts, window[1], width, padded[0][1])
+        yield Mosaic(
+            grid.permute(0, 3, 2, 1, 4).flatten(0, 1).flatten(2),
+            chain(rows, bilinear_map(size[0], out_size[0])),
+            chain(columns, bilinear_map(size[1], out_size[1])),
+        )
+
+
+def _predict(
+    image: Tensor, forward: Forward, tops: list[int], lefts: list[int], window: tuple[int, int], batch: int
+) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """Yields logits `(K, h, w)` and padded size of every window, image by image, row by row."""
+    if batch < 1:
+        raise ValueError(f"windows_per_batch must be at least 1, got {batch}")
+    places = product(range(len(image)), tops, lefts)
+    while some := list(islice(places, batch)):
+        crops = torch.stack([image[b, :, y : y + window[0], x : x + window[1]] for b, y, x in some])
+        prediction = forward(crops)
+        if prediction.logits.dim() != 4 or len(prediction.logits) != len(some):
+            shape = tuple(prediction.logits.shape)
+            raise ValueError(
+                f"forward got {len(some)} windows; it must return logits ({len(some)}, K, h, w), not {shape}"
+            )
+        if prediction.size[0] < window[0] or prediction.size[1] < window[1]:
+            raise ValueError(
+                f"forward returned size {prediction.size}, which must not be below the window {window}"
+            )
+        for one in prediction.logits:
+            yield one, prediction.size
+
+
+def anchors(length: int, window: int, stride: int) -> list[int]:
+    """Places windows along one axis: every `stride` pixels, and one that ends with the axis.
+
+    Args:
+        length: Pixels of the axis.
+        window: Pixels of a window, at most `length`.
+        stride: Distance of the windows.
+
+    Returns:
+        The first pixel of each window.
+
+    Raises:
+        ValueError: If the window does not fit.
+    """
+    if not 0 < window <= length or stride < 1:
+        raise ValueError(
+            f"window {window} and stride {stride} must be positive and the window at most {length}"
+        )
+    return [*range(0, length - window, stride), length - window]
+
+
+def fit_size(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+    """Computes the largest size of the same aspect ratio within two limits, as MMSegmentation's `Resize` does.
+
+    Args:
+        size: `(height, width)`.
+        limits: Of the long and the short side, in any order.
+
+    Returns:
+        `(height, width)`, rounded to whole pixels.
+
+    Raises:
+        ValueError: If a limit is not positive.
+    """
+    if min(limits) < 1:
+        raise ValueError(f"resize must be two positive limits (long side, short side), got {limits}")
+    factor = min(max(limits) / max(size), min(limits) / min(size))
+    return max(1, int(size[0] * factor + 0.5)), max(1, int(size[1] * factor + 0.5))
+
+
+def enlarge_size(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, int]:
+    """Computes the smallest size of the same aspect ratio that holds a window.
+
+    Args:
+        size: `(height, width)`.
+        window: `(height, width)`.
+
+    Returns:
+        `size` itself where the window fits; otherwise the side that is scarcer becomes as long as the window.
+    """
+    (height, width), (tall, wide) = size, window
+    if height >= tall and width >= wide:
+        return size
+    if tall * width >= wide * height:
+        return tall, max(wide, int(width / height * tall))  # truncated, as in Segmenter
+    return max(tall, int(height / width * wide)), wide
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes bilinearly without antialiasing, as OpenCV does.
+
+    Args:
+        image: `(B, 3, H, W)`.
+        size: `(height, width)`.
+
+    Returns:
+        `(B, 3, *size)`; uint8 stays uint8, every other type becomes float32.
+    """
+    resized = F.interpolate(image.float(), size, mode="bilinear", align_corners=False)
+    return resized.round_().to(torch.uint8) if image.dtype == torch.uint8 else resized
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    """Reads one number or two, all positive."""
+    pair = (value, value) if isinstance(value, int) else value
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f"{name} must be one or two positive numbers of pixels, got {value}")
+    return pair
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    """Returns height and width."""
+    return image.shape[-2], image.shape[-1]

@@ -1,0 +1,66 @@
+"""Cross-entropy of upsampled logits, through the kernel that never holds them at full size."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
+from segbench.losses.base import Loss
+from segbench.types import Prediction
+
+
+class CrossEntropy(Loss):
+    """Mean over valid pixels, as `torch.nn.CrossEntropyLoss` and official Segmenter have it.
+
+    MMSegmentation divides by all pixels instead, ignored ones included.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int,
+        weight: float = 1.0,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        backend: Literal["auto", "plain", "chunked"] = "auto",
+    ) -> None:
+        """Checks the options.
+
+        Args:
+            num_classes: `K`.
+            ignore_index: Label that takes no part.
+            weight: Factor of this loss among the others.
+            class_weights: One weight for each class; pixels count with the weight of their class.
+            label_smoothing: Share of the target spread evenly over all classes, in [0, 1].
+            backend: Which implementation of the kernel to use.
+
+        Raises:
+            ValueError: If weights are not one for each class, or smoothing is out of range.
+        """
+        super().__init__()
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
+        self.name = "cross_entropy"
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.backend = backend
+        # Not persistent: the weights are configuration, and a checkpoint must load where they were changed.
+        values = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", values, persistent=False)
+
+    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
+        """Computes the mean cross-entropy; see the contract."""
+        return upsample_cross_entropy(
+            prediction.logits,
+            label,
+            ignore_index=self.ignore_index,
+            weight=self.class_weights,
+            label_smoothing=self.label_smoothing,
+            backend=self.backend,
+        )

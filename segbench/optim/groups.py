@@ -1,0 +1,71 @@
+"""Parameter groups: slower encoder, slower shallow layers, no decay where decay does harm."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from segbench.encoders.base import Encoder
+
+
+def parameter_groups(
+    encoder: Encoder, others: Iterable[nn.Module], *, encoder_lr_scale: float = 1.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Sorts trainable parameters into groups for an optimiser.
+
+    A group carries `lr_scale`, by which its learning rate is multiplied once the optimiser is built (see
+    `scale_learning_rates`). Biases, norms and what the encoder names are exempt from weight decay.
+
+    Args:
+        encoder: Its parameters are scaled by depth.
+        others: Necks, decoder, losses; their scale is 1.
+        encoder_lr_scale: Factor of the whole encoder.
+        layer_decay: Further factor for each layer of depth below the deepest (BEiT, https://arxiv.org/abs/2106.08254,
+            uses 0.65 to 0.9); 1 treats all layers alike.
+
+    Returns:
+        Groups with `params`, `lr_scale` and, where exempt, `weight_decay` 0; frozen parameters in none.
+
+    Raises:
+        ValueError: If a factor is not positive.
+    """
+    if encoder_lr_scale <= 0 or not 0 < layer_decay <= 1:
+        raise ValueError(
+            "encoder_lr_scale must be above 0 and layer_decay in (0, 1]; "
+            f"got {encoder_lr_scale} and {layer_decay}"
+        )
+    exempt = encoder.no_weight_decay()
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+
+    def add(parameter: nn.Parameter, scale: float, decays: bool) -> None:
+        if parameter.requires_grad:
+            groups.setdefault((scale, decays), []).append(parameter)
+
+    by_depth = encoder.depth_groups()
+    deepest = max(group.depth for group in by_depth)
+    for group in by_depth:
+        scale = encoder_lr_scale * layer_decay ** (deepest - group.depth)
+        for name, parameter in group.parameters:
+            add(parameter, scale, parameter.ndim > 1 and name not in exempt)
+    for module in others:
+        for parameter in module.parameters():
+            add(parameter, 1.0, parameter.ndim > 1)
+    return [
+        {"params": parameters, "lr_scale": scale} | ({} if decays else {"weight_decay": 0.0})
+        for (scale, decays), parameters in groups.items()
+    ]
+
+
+def scale_learning_rates(optimizer: Optimizer) -> Optimizer:
+    """Multiplies each group's learning rate by its `lr_scale`.
+
+    Args:
+        optimizer: Built over groups of `parameter_groups`.
+
+    Returns:
+        The same optimiser.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] *= group["lr_scale"]
+    return optimizer

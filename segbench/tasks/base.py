@@ -1,0 +1,58 @@
+"""The contract of a task: what commands, callbacks and users may ask of any trained model."""
+
+from abc import ABC, abstractmethod
+
+import lightning as L
+from torch import Tensor, nn
+
+
+class Task(L.LightningModule, ABC):
+    """A LightningModule that segments photographs.
+
+    Attributes:
+        num_classes: `K`.
+        ignore_index: Label of pixels that take no part.
+        class_names: `K` names.
+        palette: `K` RGB colours.
+        ledgers: The confusion counts of each image, by split.
+    """
+
+    num_classes: int
+    ignore_index: int
+    class_names: list[str]
+    palette: list[list[int]]
+    ledgers: nn.ModuleDict
+
+    @abstractmethod
+    def parts(self) -> dict[str, nn.Module]:
+        """Names the rooms this model is made of, for parameter counts and cost tables.
+
+        Returns:
+            Modules by `encoder`, `necks`, `decoder`.
+        """
+
+    @abstractmethod
+    def logits(self, image: Tensor) -> Tensor:
+        """Runs the whole image at once.
+
+        Args:
+            image: `(B, 3, H, W)` RGB, uint8, or float on the same 0..255 scale; any size.
+
+        Returns:
+            `(B, K, H, W)`, at full size: large.
+        """
+
+    @abstractmethod
+    def segment(
+        self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Labels every pixel as in evaluation.
+
+        Args:
+            image: `(B, 3, H, W)` RGB, uint8, or float on the same 0..255 scale; any size.
+            window: `(height, width)` of sliding windows instead of the task's own.
+            stride: Step between windows instead of the task's own.
+
+        Returns:
+            Labels `(B, H, W)` at the image's own resolution.
+        """

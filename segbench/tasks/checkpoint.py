@@ -1,0 +1,121 @@
+"""Checkpoints that say by themselves what they are: read safely, checked, rebuilt."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import nn
+
+from segbench.encoders.base import weights_follow
+from segbench.tasks.base import Task
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint without running anything from it.
+
+    Args:
+        path: A `.ckpt` of `segbench fit`.
+
+    Returns:
+        Its content, on the CPU.
+
+    Raises:
+        ValueError: If there is no such file, or it is no segbench checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is no checkpoint at all; "
+            "only files that load without running code from them are read"
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged, or no checkpoint at all") from error
+    if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
+        raise ValueError(
+            f"{path} is no segbench checkpoint: state_dict and hyper_parameters are missing; "
+            "checkpoints are what `segbench fit` leaves in RUN/checkpoints"
+        )
+    return content
+
+
+def model_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Extracts how the model was configured.
+
+    Args:
+        checkpoint: From `read_checkpoint`.
+
+    Returns:
+        `class_path` and `init_args`, as in YAML.
+
+    Raises:
+        ValueError: If the model was built in Python, so that its configuration is not there.
+    """
+    saved = dict(checkpoint["hyper_parameters"])
+    saved.pop("_instantiator", None)
+    class_path = saved.pop("_class_path", None)
+    if class_path is None:
+        raise ValueError("the checkpoint does not say how its model was built; train it through `segbench fit`")
+    return {"class_path": class_path, "init_args": saved}
+
+
+def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Compares keys and shapes before anything is overwritten.
+
+    Args:
+        model: What the weights are meant for.
+        checkpoint: From `read_checkpoint`.
+        path: For the message.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    theirs = checkpoint["state_dict"]
+    classes = checkpoint["hyper_parameters"].get("num_classes")
+    if classes is not None and classes != getattr(model, "num_classes", classes):
+        raise ValueError(f"{path} was trained with {classes} classes, but the data has {model.num_classes}")
+    ours = model.state_dict()
+    missing, unknown = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"{path} does not fit this model: {len(missing)} weights missing {missing[:2]}, "
+            f"{len(unknown)} unknown {unknown[:2]}; use the configuration it was trained with"
+        )
+    for name, value in ours.items():
+        if value.shape != theirs[name].shape:
+            raise ValueError(
+                f"{path} does not fit this model: {name} is {tuple(theirs[name].shape)} there and "
+                f"{tuple(value.shape)} here; use the configuration it was trained with"
+            )
+
+
+def load_task(path: str | Path) -> Task:
+    """Rebuilds a trained task from its checkpoint alone.
+
+    Args:
+        path: A `.ckpt` of `segbench fit`.
+
+    Returns:
+        The task in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: If the checkpoint is none of ours, or damaged.
+    """
+    checkpoint = read_checkpoint(path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Task, "model")
+    try:
+        config = parser.parse_object({"model": model_config(checkpoint)})
+    except Exception as error:
+        raise ValueError(f"{path}: its configuration is not understood: {error}") from error
+    with weights_follow():
+        task: Task = parser.instantiate_classes(config).model
+    check_fits(task, checkpoint, path)
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()

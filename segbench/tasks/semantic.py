@@ -1,0 +1,240 @@
+"""Semantic segmentation: encoder → necks → decoder → losses and scores, and nothing but the wiring."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from segbench.decoders.base import Decoder
+from segbench.encoders.base import Encoder
+from segbench.inference import sliding_window
+from segbench.inference.sliding_window import WindowPrediction
+from segbench.losses.base import Loss
+from segbench.losses.cross_entropy import CrossEntropy
+from segbench.metrics.ledger import ConfusionLedger
+from segbench.metrics.segmentation import SegmentationScores
+from segbench.necks.base import IterativeNeck, Neck
+from segbench.optim.groups import parameter_groups, scale_learning_rates
+from segbench.optim.schedules import Poly, Schedule
+from segbench.tasks.base import Task
+from segbench.types import Batch, FeatureInfo, Prediction
+
+
+class SemanticTask(Task):
+    """One class for every pixel."""
+
+    def __init__(
+        self,
+        encoder: Callable[[tuple[int, int]], Encoder],
+        decoder: Callable[[FeatureInfo, int], Decoder],
+        img_size: tuple[int, int],
+        num_classes: int,
+        class_names: list[str],
+        palette: list[list[int]],
+        ignore_index: int = 255,
+        necks: list[Callable[[FeatureInfo], Neck]] | None = None,
+        losses: list[Callable[[int, int], Loss]] | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer] = lambda params: SGD(params, lr=1e-3, momentum=0.9),
+        schedule: Callable[[Optimizer, int], Schedule] = Poly,
+        encoder_lr_scale: float = 1.0,
+        layer_decay: float = 1.0,
+        neck_iterations: int | None = None,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+        resize: tuple[int, int] | None = None,
+        windows_per_batch: int = 4,
+        compile: bool = False,  # noqa: A002 (the name torch gives it)
+    ) -> None:
+        """Builds the model. What the data module knows (sizes, classes, colours) is filled in by the CLI.
+
+        Args:
+            encoder: Image → features.
+            decoder: Features → logits.
+            img_size: `(height, width)` of training crops. From the data module.
+            num_classes: `K`. From the data module.
+            class_names: `K` names. From the data module.
+            palette: `K` RGB colours. From the data module.
+            ignore_index: Label of pixels that take no part. From the data module.
+            necks: Features → features, in this order.
+            losses: Added up with their weights; the default is one plain cross-entropy.
+            optimizer: Any torch optimiser; its learning rate is that of necks and decoder.
+            schedule: Learning rate over optimiser steps.
+            encoder_lr_scale: The encoder's learning rate as a multiple of the optimiser's.
+            layer_decay: Further factor for each encoder layer below the deepest; 1 for none.
+            neck_iterations: Iterations of every iterative neck from now on, whatever it was built with; may
+                differ between training and test (the thesis's L′_ms).
+            window: `(height, width)` of sliding windows in evaluation; null takes each image whole.
+            stride: Step between windows; null puts them side by side.
+            resize: `(long, short)` limits to which an image is scaled, keeping its shape, before evaluation;
+                labels come out at its own resolution. ADE20K is scored with (2048, 512).
+            windows_per_batch: Windows that go through the model together.
+            compile: Compile encoder, necks and decoder with torch.compile.
+
+        Raises:
+            ValueError: If the parts do not fit each other.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.class_names = list(class_names)
+        self.palette = [list(color) for color in palette]
+        if len(self.class_names) != num_classes or len(self.palette) != num_classes:
+            raise ValueError(
+                f"{num_classes} classes, but {len(self.class_names)} class names "
+                f"and {len(self.palette)} colours"
+            )
+
+        self.encoder = encoder(tuple(img_size))
+        info = self.encoder.info
+        self.necks = nn.Sequential()
+        for build in necks or []:
+            self.necks.append(build(info))
+            info = self.necks[-1].info
+        self.decoder = decoder(info, num_classes)
+        self.losses = nn.ModuleList(
+            build(num_classes, ignore_index) for build in ([CrossEntropy] if losses is None else losses)
+        )
+        _override_iterations(self.necks, neck_iterations)
+
+        self.window, self.stride, self.resize = window, stride, resize
+        self.windows_per_batch = windows_per_batch
+        self._optimizer, self._schedule = optimizer, schedule
+        self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
+        self._compile = compile
+        splits = ("val", "test")
+        self.scores = nn.ModuleDict({split: SegmentationScores(num_classes, ignore_index) for split in splits})
+        self.ledgers = nn.ModuleDict({split: ConfusionLedger(num_classes, ignore_index) for split in splits})
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Names the rooms; see the contract."""
+        return {"encoder": self.encoder, "necks": self.necks, "decoder": self.decoder}
+
+    def forward(self, image: Tensor) -> tuple[Prediction, tuple[int, int]]:
+        """Predicts at the decoder's stride.
+
+        Args:
+            image: `(B, 3, H, W)` RGB on the 0..255 scale.
+
+        Returns:
+            The prediction, and the padded size `(H', W')` to which its logits belong.
+        """
+        features = self.necks(self.encoder(image))
+        return self.decoder(features), (features.image.shape[-2], features.image.shape[-1])
+
+    def logits(self, image: Tensor) -> Tensor:
+        """Runs the whole image at once; see the contract."""
+        return sliding_window.logits(image, self._window_prediction)
+
+    def segment(
+        self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Labels every pixel as in evaluation; see the contract."""
+        if stride is None and window is None:
+            stride = self.stride
+        return sliding_window.segment(
+            image,
+            self._window_prediction,
+            window=window or self.window,
+            stride=stride,
+            resize=self.resize,
+            windows_per_batch=self.windows_per_batch,
+        )
+
+    def _window_prediction(self, image: Tensor) -> WindowPrediction:
+        prediction, size = self(image)
+        return WindowPrediction(prediction.logits, size)
+
+    def setup(self, stage: str) -> None:
+        """Compiles, where asked; keys of the state dict stay as they are."""
+        if self._compile:
+            for module in (self.encoder, *self.necks, self.decoder):
+                module.compile()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Adds up the weighted losses."""
+        prediction, (height, width) = self(batch.image)
+        missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
+        label = F.pad(batch.label, missing, value=self.ignore_index)  # as padded as the image
+        total = torch.zeros((), device=label.device)
+        for loss in self.losses:
+            value = loss(prediction, label)
+            self.log(f"train/{loss.name}", value.detach())
+            total = total + loss.weight * value
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores a batch and returns its labels `(B, H, W)`."""
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Scores a batch and returns its labels `(B, H, W)`."""
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns labels `(B, H, W)`."""
+        return self.segment(batch.image)
+
+    def _evaluate(self, split: str, batch: Batch) -> Tensor:
+        labels = self.segment(batch.image)
+        self.scores[split].update(labels, batch.label)
+        self.ledgers[split].update(labels, batch.label, batch.name)
+        return labels
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the split's scores."""
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the split's scores."""
+        self._log_scores("test")
+
+    def _log_scores(self, split: str) -> None:
+        scores = self.scores[split].compute()
+        for name in ("miou", "macc", "aacc"):
+            self.log(f"{split}/{name}", scores[name].float(), prog_bar=name == "miou")
+        for name, value in zip(self.class_names, scores["iou"].float(), strict=True):
+            self.log(f"{split}/iou/{name}", value)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets what a sanity check or an interrupted validation counted."""
+        self._reset_scores("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets what an earlier test counted."""
+        self._reset_scores("test")
+
+    def _reset_scores(self, split: str) -> None:
+        self.scores[split].reset()
+        self.ledgers[split].reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Builds optimiser and schedule over all optimiser steps of this training."""
+        groups = parameter_groups(
+            self.encoder,
+            [self.necks, self.decoder, self.losses],
+            encoder_lr_scale=self._encoder_lr_scale,
+            layer_decay=self._layer_decay,
+        )
+        optimizer = scale_learning_rates(self._optimizer(groups))
+        total_steps = self.trainer.estimated_stepping_batches
+        if total_steps == float("inf"):
+            raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        schedule = self._schedule(optimizer, int(total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _override_iterations(necks: nn.Sequential, iterations: int | None) -> None:
+    if iterations is None:
+        return
+    iterative = [neck for neck in necks if isinstance(neck, IterativeNeck)]
+    if not iterative or iterations < 0:
+        raise ValueError(
+            f"neck_iterations: {iterations} given, but it needs a neck that iterates, and 0 or more"
+        )
+    for neck in iterative:
+        neck.iterations = iterations

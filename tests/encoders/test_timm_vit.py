@@ -1,0 +1,175 @@
+"""Any timm vision transformer, at any size, with weights from anywhere."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+
+from segbench.encoders.base import weights_follow
+from segbench.encoders.timm_vit import TimmViT
+
+TINY = "vit_tiny_patch16_384"
+
+
+def test_parameter_count_of_the_thesis_encoder():
+    # Segmenter's ViT-Ti/16 at crop 512 without its unused classification head.
+    assert sum(p.numel() for p in TimmViT((512, 512)).parameters()) == 5_683_392
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "width"),
+    [
+        ("deit_tiny_distilled_patch16_224", 16, 192),  # distillation token
+        ("vit_small_patch14_reg4_dinov2", 14, 384),  # registers, LayerScale
+        ("vit_small_patch16_dinov3", 16, 384),  # rotary embedding, no learned one
+        ("vit_small_patch32_224", 32, 384),
+        ("vit_base_patch8_224", 8, 768),
+        ("eva02_tiny_patch14_224", 14, 192),
+    ],
+)
+def test_families(name, patch, width):
+    encoder = TimmViT((64, 90), name, depths=[0, 2])  # the blocks behind are dropped: quick
+    image = torch.randint(0, 256, (1, 3, 70, 61), dtype=torch.uint8)
+    output = encoder(image)
+    rows, columns = -(-70 // patch), -(-61 // patch)
+    assert [tuple(m.shape) for m in output.maps] == [(1, width, rows, columns)] * 2
+    assert encoder.info.channels == (width, width)
+    assert encoder.info.strides == (patch, patch)
+    sum(m.square().sum() for m in output.maps).backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_features_are_those_of_timm():
+    encoder = TimmViT((64, 64), TINY).eval()
+    reference = timm.create_model(TINY, num_classes=0, img_size=64).eval()
+    reference.load_state_dict(encoder.vit.state_dict())
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    expected = reference.forward_features((image / 255 - 0.5) / 0.5)[:, 1:]  # class token dropped
+    got = encoder(image).maps[0].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_is_the_mean_colour_at_bottom_and_right():
+    encoder = TimmViT((64, 64), TINY).eval()
+    image = torch.randint(0, 256, (1, 3, 50, 40)).float()
+    by_hand = F.pad(image - 127.5, (0, 8, 0, 14)) + 127.5
+    torch.testing.assert_close(encoder(image), encoder(by_hand))
+
+
+@pytest.mark.parametrize(
+    ("resampling", "mode", "antialias"),
+    [("bilinear", "bilinear", False), ("bicubic", "bicubic", False), ("bicubic-antialias", "bicubic", True)],
+)
+def test_position_embedding_is_resampled_as_asked(resampling, mode, antialias):
+    encoder = TimmViT((64, 64), TINY, pos_embed_resampling=resampling).eval()
+    grid = encoder.vit.pos_embed[:, 1:].reshape(1, 4, 4, 192).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, (2, 8), mode=mode, antialias=antialias, align_corners=False)
+    # 2×8 cells are as many tokens as 4×4: comparing counts would miss that they must be resampled.
+    native = TimmViT((32, 128), TINY).eval()
+    state = encoder.vit.state_dict()
+    state["pos_embed"] = torch.cat([state["pos_embed"][:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+    native.vit.load_state_dict(state)
+    image = torch.randint(0, 256, (1, 3, 32, 128), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(image).maps, native(image).maps, rtol=1e-4, atol=1e-4)
+
+
+def test_layer_norm_epsilon():
+    default, official = TimmViT((32, 32), TINY), TimmViT((32, 32), TINY, norm_eps=1e-5)
+    assert {m.eps for m in default.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-6}
+    assert {m.eps for m in official.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-5}
+
+
+def test_drop_path_rises_to_its_rate():
+    encoder = TimmViT((32, 32), TINY, drop_path_rate=0.1)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in encoder.vit.blocks]
+    assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
+
+
+def test_frozen_encoder_has_no_gradients_and_stays_in_evaluation():
+    encoder = TimmViT((32, 32), TINY, frozen=True, drop_path_rate=0.5).train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert not encoder(torch.rand(1, 3, 32, 32)).maps[0].requires_grad
+
+
+def test_gradient_checkpointing_changes_neither_values_nor_gradients():
+    plain, lean = TimmViT((32, 32), TINY), TimmViT((32, 32), TINY, grad_checkpointing=True)
+    lean.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 32, 32) * 255
+    for encoder in (plain, lean):
+        encoder(image).maps[0].square().sum().backward()
+    for one, other in zip(plain.parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_groups_follow_depth():
+    groups = TimmViT((32, 32), TINY).depth_groups()
+    assert [group.depth for group in groups] == list(range(13))  # stem and twelve blocks
+    names = [{name for name, _ in group.parameters} for group in groups]
+    assert "vit.pos_embed" in names[0]
+    assert "vit.blocks.0.attn.qkv.weight" in names[1]
+    assert "vit.norm.weight" in names[12]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("size", [384, 64])
+def test_weights_from_a_file(tmp_path, suffix, size):
+    source = timm.create_model(TINY, img_size=size)  # with its head, which is dropped
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": source.state_dict()}, path)
+    else:
+        safetensors.torch.save_file(source.state_dict(), path)
+    encoder = TimmViT((64, 64), TINY, pretrained=path)
+    torch.testing.assert_close(encoder.vit.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
+    if size == 64:
+        torch.testing.assert_close(encoder.vit.pos_embed, source.pos_embed)
+    else:
+        grid = source.pos_embed[:, 1:].reshape(1, 24, 24, 192).permute(0, 3, 1, 2)
+        resized = F.interpolate(grid, (4, 4), mode="bicubic", antialias=True, align_corners=False)
+        torch.testing.assert_close(encoder.vit.pos_embed[:, 1:], resized.flatten(2).transpose(1, 2))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "small.pth"
+    torch.save(timm.create_model("vit_small_patch16_224").state_dict(), path)
+    with pytest.raises(ValueError, match=r"pretrained: .*small\.pth does not fit this encoder"):
+        TimmViT((32, 32), TINY, pretrained=path)
+    torch.save({"state_dict": {"blocks.0.norm1.weight": torch.zeros(192)}}, path)
+    with pytest.raises(ValueError, match="keys missing"):
+        TimmViT((32, 32), TINY, pretrained=path)
+
+
+def test_files_that_need_unpickling_are_refused(tmp_path):
+    path = tmp_path / "code.pth"
+    torch.save({"model": np.random.default_rng}, path)
+    with pytest.raises(ValueError, match="without running code"):
+        TimmViT((32, 32), TINY, pretrained=path)
+
+
+def test_without_network_the_message_says_how_to_give_a_file():
+    with pytest.raises(ValueError, match="without network give a file") as error:
+        TimmViT((32, 32), f"{TINY}.augreg_in21k_ft_in1k", pretrained=True)
+    assert "\n" not in str(error.value)
+
+
+def test_no_weights_are_fetched_where_a_checkpoint_follows():
+    with weights_follow():
+        TimmViT((32, 32), f"{TINY}.augreg_in21k_ft_in1k", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_name": "vit_tiny_patch61"}, "timm has no model 'vit_tiny_patch61'"),
+        ({"model_name": "resnet18"}, "not a vision transformer"),
+        ({"depths": [12]}, "blocks 0 to 11"),
+        ({"depths": []}, "blocks 0 to 11"),
+        ({"pretrained": "nowhere.pth"}, "there is no file nowhere.pth"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(ValueError, match=message):
+        TimmViT((32, 32), **options)

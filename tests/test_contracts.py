@@ -1,0 +1,205 @@
+"""Every encoder, neck, decoder and loss keeps its contract; a new file is found by itself."""
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+import segbench.decoders
+import segbench.encoders
+import segbench.losses
+import segbench.necks
+from segbench.decoders.base import Decoder
+from segbench.encoders.base import Encoder
+from segbench.losses.base import Loss
+from segbench.necks.base import Neck
+from segbench.types import FeatureInfo, Features, Prediction
+
+K = 5
+IGNORE = 255
+INFO = FeatureInfo(channels=(48, 48), strides=(16, 16), grid=(3, 4))
+
+
+def discover(room: ModuleType, contract: type) -> list[type]:
+    found = []
+    for file in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+        module = importlib.import_module(file.name)
+        found += [
+            cls
+            for _, cls in inspect.getmembers(module, inspect.isclass)
+            if issubclass(cls, contract) and not inspect.isabstract(cls) and cls.__module__ == file.name
+        ]
+    return found
+
+
+ENCODERS = discover(segbench.encoders, Encoder)
+NECKS = [cls for cls in discover(segbench.necks, Neck) if cls is not Neck]
+DECODERS = discover(segbench.decoders, Decoder)
+LOSSES = discover(segbench.losses, Loss)
+
+
+def features(batch: int = 2, grid: tuple[int, int] = (3, 4)) -> Features:
+    maps = tuple(torch.randn(batch, channels, *grid) for channels in INFO.channels)
+    return Features(torch.randn(batch, 3, grid[0] * 16, grid[1] * 16), maps)
+
+
+def build(cls: type) -> nn.Module:
+    if issubclass(cls, Encoder):
+        return cls((48, 64))
+    return cls(INFO) if issubclass(cls, Neck) else cls(INFO, K)
+
+
+def inputs(cls: type, batch: int = 2) -> torch.Tensor | Features:
+    return torch.randint(0, 256, (batch, 3, 48, 64)).float() if issubclass(cls, Encoder) else features(batch)
+
+
+def tensors(output: Features | Prediction) -> list[torch.Tensor]:
+    if isinstance(output, Features):
+        return list(output.maps)
+    return [value for value in output if value is not None]
+
+
+def part(inputs: torch.Tensor | Features, index: int) -> torch.Tensor | Features:
+    if isinstance(inputs, torch.Tensor):
+        return inputs[index : index + 1]
+    return Features(inputs.image[index : index + 1], tuple(m[index : index + 1] for m in inputs.maps))
+
+
+def test_every_room_was_searched():
+    assert {cls.__name__ for cls in ENCODERS} >= {"TimmViT"}
+    assert {cls.__name__ for cls in NECKS} >= {"MeanShift"}
+    assert {cls.__name__ for cls in DECODERS} >= {"LinearDecoder"}
+    assert {cls.__name__ for cls in LOSSES} >= {"CrossEntropy"}
+
+
+@pytest.mark.parametrize("cls", ENCODERS)
+@pytest.mark.parametrize("size", [(48, 64), (50, 61), (17, 97)])
+def test_encoder_info_is_true_at_any_size(cls, size):
+    encoder = build(cls).eval()
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    output = encoder(image)
+    height, width = output.image.shape[-2:]
+    assert height >= size[0]
+    assert width >= size[1]
+    assert len(output.maps) == len(encoder.info.channels) == len(encoder.info.strides)
+    for feature_map, channels, stride in zip(
+        output.maps, encoder.info.channels, encoder.info.strides, strict=True
+    ):
+        assert feature_map.shape == (1, channels, height // stride, width // stride)
+    at_img_size = encoder(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+    assert at_img_size.maps[-1].shape[-2:] == encoder.info.grid
+
+
+@pytest.mark.parametrize("cls", ENCODERS)
+def test_encoder_takes_uint8_and_float_alike(cls):
+    encoder = build(cls).eval()
+    image = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(image), encoder(image.float()))
+
+
+@pytest.mark.parametrize("cls", ENCODERS)
+def test_encoder_depth_groups_hold_every_parameter_once(cls):
+    encoder = build(cls)
+    named = [name for group in encoder.depth_groups() for name, _ in group.parameters]
+    assert sorted(named) == sorted(name for name, _ in encoder.named_parameters())
+    assert encoder.no_weight_decay() <= set(named)
+
+
+@pytest.mark.parametrize("cls", NECKS)
+def test_neck_info_is_true_and_image_untouched(cls):
+    neck = build(cls)
+    given = features(grid=(3, 5))
+    output = neck(given)
+    assert output.image is given.image
+    for feature_map, channels, stride in zip(output.maps, neck.info.channels, neck.info.strides, strict=True):
+        assert feature_map.shape == (2, channels, 48 // stride, 80 // stride)
+
+
+@pytest.mark.parametrize("cls", DECODERS)
+@pytest.mark.parametrize("grid", [(3, 4), (5, 2), (1, 1)])
+def test_decoder_gives_logits_of_all_classes_and_the_same_type_in_both_modes(cls, grid):
+    decoder = build(cls)
+    for mode in (True, False):
+        output = decoder.train(mode)(features(grid=grid))
+        assert isinstance(output, Prediction)
+        assert output.logits.shape[:2] == (2, K)
+        # At the decoder's own stride: whole cells of the padded image, never pixels of a fixed size.
+        assert (grid[0] * 16) % output.logits.shape[-2] == 0
+        assert (grid[1] * 16) % output.logits.shape[-1] == 0
+
+
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+def test_every_parameter_gets_a_gradient(cls):
+    module = build(cls)
+    sum((tensor * torch.randn_like(tensor)).sum() for tensor in tensors(module(inputs(cls)))).backward()
+    without = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+def test_a_batch_of_two_is_two_batches_of_one(cls):
+    module = build(cls).eval()
+    both = inputs(cls)
+    together = tensors(module(both))
+    apart = [tensors(module(part(both, index))) for index in range(2)]
+    for level, tensor in enumerate(together):
+        single = torch.cat([output[level] for output in apart])
+        torch.testing.assert_close(tensor, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+def test_bf16_is_finite(cls):
+    module = build(cls)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = module(inputs(cls))
+    assert all(tensor.isfinite().all() for tensor in tensors(output))
+
+
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+def test_weights_survive_a_strict_round_trip(cls):
+    one, other = build(cls).eval(), build(cls).eval()
+    other.load_state_dict(one.state_dict(), strict=True)
+    given = inputs(cls)
+    torch.testing.assert_close(tensors(one(given)), tensors(other(given)))
+
+
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+def test_compiles_as_one_graph_with_the_same_result_and_keys(cls):
+    module = build(cls).eval()
+    given, keys = inputs(cls), list(module.state_dict())
+    eager = tensors(module(given))
+    module.compile(fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(tensors(module(given)), eager)
+    assert list(module.state_dict()) == keys
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+def test_loss_carries_gradients_and_is_zero_without_labels(cls):
+    loss = cls(K, IGNORE)
+    assert loss.weight == 1.0
+    assert loss.name
+    logits = torch.randn(2, K, 3, 4, requires_grad=True)
+    label = torch.randint(0, K, (2, 12, 16))
+    value = loss(Prediction(logits), label)
+    value.backward()
+    assert value.ndim == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
+    nothing = loss(Prediction(logits), torch.full_like(label, IGNORE))
+    assert nothing.item() == 0
+    nothing.backward()
+
+
+@pytest.mark.parametrize("cls", LOSSES)
+def test_ignored_pixels_change_nothing(cls):
+    loss = cls(K, IGNORE)
+    logits = torch.randn(1, K, 4, 4)
+    label = torch.randint(0, K, (1, 8, 8))
+    label[:, 4:] = IGNORE
+    other = logits.clone()
+    other[:, :, -1] += 100  # only ignored pixels are made of the last row
+    torch.testing.assert_close(loss(Prediction(logits), label), loss(Prediction(other), label))
