@@ -1,9 +1,11 @@
 """`segbench fit | validate | test | predict`: LightningCLI with a run folder of its own for every run."""
 
+import logging
 import os
 import re
 import secrets
 import sys
+import warnings
 from argparse import ArgumentParser as ArgumentParserLite
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,7 +18,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.ledger import LedgerFile
@@ -34,11 +36,11 @@ from segbench.tasks.checkpoint import check_fits, model_config, read_checkpoint
 # Set for the processes that Lightning launches beside this one: all of a run share its folder.
 RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
-LINKS = ("num_classes", "ignore_index", "img_size", "class_names", "palette")
+LINKS = ("ignore_index", "img_size", "class_names", "palette")
 
 
 class SegbenchCLI(LightningCLI):
-    """LightningCLI that writes into `runs/<experiment>/<run id>/` and never lets a checkpoint override in silence."""
+    """LightningCLI that writes into a folder of the run's own, where no checkpoint overrides in silence."""
 
     def __init__(self, args: list[str]) -> None:
         """Parses, builds and runs.
@@ -77,8 +79,17 @@ class SegbenchCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Panels, "panels")
+        # The first link looks for the files: missing data is said before weights are fetched for nothing.
+        parser.link_arguments(
+            "data", "model.init_args.num_classes", compute_fn=self._num_classes, apply_on="instantiate"
+        )
         for name in LINKS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def _num_classes(self, data: SegmentationDataModule) -> int:
+        data.prepare_data()
+        data.setup(str(self.subcommand))
+        return data.num_classes
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without LightningCLI's complaint that arguments were given from Python."""
@@ -100,7 +111,7 @@ class SegbenchCLI(LightningCLI):
         self._checkpoint_path = str(path)
         wanted = config.model.as_dict()
         for key, here, there in _differences(wanted, model_config(self._checkpoint)):
-            if key.removeprefix("init_args.") not in LINKS:
+            if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
                 print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
 
     def before_instantiate_classes(self) -> None:
@@ -134,7 +145,6 @@ class SegbenchCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [
             StepSeed(),
             SelfDescribing(self._config_yaml, self.experiment),
-            RunCard(self._args, self._checkpoint_path),
             LedgerFile(),
             PredictionFiles(),
         ]
@@ -143,6 +153,8 @@ class SegbenchCLI(LightningCLI):
         loggers = self._loggers(config.logger)
         if loggers and self.subcommand == "fit":
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
+        # Last, so that where everything is stands on the last lines, behind the progress bar's.
+        self.trainer_defaults["callbacks"].append(RunCard(self._args, self._checkpoint_path))
         return super().instantiate_trainer(
             default_root_dir=str(self.run_folder),
             logger=loggers or False,
@@ -185,6 +197,7 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With status 2 and one line on stderr after a mistake in configuration, data or files.
     """
     args = sys.argv[1:] if args is None else list(args)
+    _quieten_lightning()
     with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
         before = os.environ.get(RUN_FOLDER_VARIABLE)
         try:
@@ -193,6 +206,14 @@ def main(args: list[str] | None = None) -> None:
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
             if before is not None:
                 os.environ[RUN_FOLDER_VARIABLE] = before
+
+
+def _quieten_lightning() -> None:
+    """Drops advertisements, and a deprecation inside Lightning that users can do nothing about."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.msg
+    )
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
 
 
 def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:

@@ -1,18 +1,27 @@
 """One readable line for a user's mistake, instead of a traceback."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
 
+# What jsonargparse wraps around the one line that tells: the alternatives it tried, and what it was given.
+_NOISE = re.compile(
+    r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
+    r"|Expected a <class 'NoneType'>$|$)"
+)
+_LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ")
+_CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
+
 
 @contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     """Turns a mistake of the user into one line on stderr and exit status 2.
 
-    With `SEGBENCH_TRACEBACK=1` in the environment the traceback is shown as well.
+    With `SEGBENCH_TRACEBACK=1` in the environment the traceback is shown instead.
 
     Args:
         more: Exceptions taken for mistakes beside `ValueError` and `OSError`.
@@ -20,9 +29,10 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     Raises:
         SystemExit: With status 2 after a mistake.
     """
+    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, *more)
     try:
         yield
-    except (ValueError, OSError, *more) as error:
+    except mistakes as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"segbench: error: {readable(error)} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
@@ -33,16 +43,30 @@ def readable(error: BaseException) -> str:
     """Reduces an exception to its one telling line.
 
     Args:
-        error: Raised here, or in a worker process of a DataLoader, whose traceback is then part of the message.
+        error: Raised here, in a worker process of a DataLoader, whose traceback is then part of the message, or
+            by jsonargparse, which nests messages.
 
     Returns:
         Without line breaks.
     """
     message = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.filename:
-        message = f"{error.strerror}: {error.filename}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+        return f"{error.strerror}: {error.filename}"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         # torch appends the worker's traceback; its last line is "ValueError: what went wrong".
         return lines[-1].partition(": ")[2] or lines[-1]
-    return " ".join(lines)
+    keys, told = [], []
+    for line in lines:
+        if key := re.fullmatch(r'Parser key "(.+?)":', line):
+            keys.append(key[1])
+        elif problem := re.fullmatch(r"Problem with given class_path '(.+)':", line):
+            keys.append(f"({problem[1]})")
+        elif not _NOISE.match(line):
+            told.append(_LINK.sub("", _CALLABLE.sub("", line)).partition(". Got value: Namespace(")[0])
+    text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
+    if "the following arguments are required" in text:
+        text += "; give them by --config experiments/NAME.yaml"
+    elif re.search(r"Option '\S+' is not accepted", text):
+        text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list what is"
+    return f"{' '.join(keys)}: {text}" if keys else text

@@ -54,7 +54,7 @@ class Checkpoints(Checkpoint):
         if improved and score is not None:
             self.best_score = float(score)
         last = self._save(trainer)
-        if improved and trainer.is_global_zero and not trainer.fast_dev_run:
+        if improved and trainer.is_global_zero:
             partial = last.with_name("best.ckpt.partial")
             shutil.copyfile(last, partial)
             partial.replace(last.with_name("best.ckpt"))
@@ -81,9 +81,8 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> Path:
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if not trainer.fast_dev_run:
-            trainer.save_checkpoint(path)
-            self._saved_step = trainer.global_step
+        trainer.save_checkpoint(path, weights_only=False)
+        self._saved_step = trainer.global_step
         return path
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from segbench.metrics.ledger import save_ledger
+from segbench.metrics.ledger_file import save_ledger
 from segbench.tasks.base import Task
 
 
@@ -38,8 +38,8 @@ class LedgerFile(L.Callback):
         self.best_score = state_dict["best_score"]
 
     def _write(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
-        if not isinstance(module, Task) or trainer.fast_dev_run:
+        if not isinstance(module, Task):
             return
-        ledger = module.ledgers[split].compute()  # on all ranks: it synchronises
+        ledger = module.counts[split].ledger.compute()  # on all ranks: it synchronises
         if trainer.is_global_zero:
             save_ledger(Path(trainer.default_root_dir) / "ledger.npz", ledger, split, module.class_names)

@@ -63,14 +63,11 @@ class Panels(L.Callback):
     ) -> None:
         if not trainer.is_global_zero or not isinstance(module, Task) or not self.num_images:
             return
-        wanted = {index * num_batches // self.num_images for index in range(self.num_images)}
-        if batch_idx not in wanted:
-            return
-        # More panels than batches: several images of each batch are drawn.
-        per_batch = -(-self.num_images // num_batches)
+        # Spread over the batches: none, one or several of each, the same at every validation.
+        before, after = (index * self.num_images // num_batches for index in (batch_idx, batch_idx + 1))
         folder = Path(trainer.default_root_dir) / "panels"
         folder.mkdir(exist_ok=True)
-        for index in range(min(per_batch, len(batch.name))):
+        for index in range(min(after - before, len(batch.name))):
             picture = self._panel(
                 module,
                 batch.image[index].permute(1, 2, 0).cpu().numpy(),

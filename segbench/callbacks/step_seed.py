@@ -1,11 +1,11 @@
 """Random numbers of each training step as a function of the step alone, so that resuming is exact."""
 
+import os
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.fabric.utilities.seed import get_global_seed
 
 
 class StepSeed(L.Callback):
@@ -19,5 +19,10 @@ class StepSeed(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seeds the generators of all devices."""
-        entropy = (get_global_seed() or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        entropy = (
+            int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            trainer.current_epoch,
+            batch_idx,
+            trainer.global_rank,
+        )
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)))

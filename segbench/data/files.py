@@ -97,7 +97,7 @@ def write_image(path: Path, image: NDArray[np.integer]) -> None:
 
 
 def _is_whole(path: Path, data: NDArray[np.uint8]) -> bool:
-    """Tells whether the file ends as it should: OpenCV fills the missing part with grey, and says nothing."""
+    """Tells whether the file ends as it should: OpenCV 4 fills the missing part with grey, and says nothing."""
     mark = _LAST_BYTES.get(path.suffix.lower())
     if mark is None or mark in data[-64:].tobytes():
         return True

@@ -42,7 +42,7 @@ def write_synthetic(
 
     Raises:
         FileExistsError: If `root` holds something already.
-        PermissionError: If the folder above may not be written to.
+        PermissionError: If the folder above cannot be written to.
     """
     root = root.expanduser().absolute()
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
@@ -51,8 +51,10 @@ def write_synthetic(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    except PermissionError:
-        raise PermissionError(f"may not write into {root.parent}: choose another folder") from None
+    except OSError as error:  # no permission, a read-only or full disk
+        raise PermissionError(
+            f"cannot write into {root.parent} ({error.strerror}): choose another folder"
+        ) from None
     draft.chmod(0o755)  # mkdtemp's own 0700 would hide a shared dataset from colleagues
     try:
         for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 500)):
@@ -130,17 +132,15 @@ class SyntheticDataModule(SegmentationDataModule):
         """Draws the scenes unless they are in the cache.
 
         Raises:
-            PermissionError: If the cache may not be written to.
+            PermissionError: If the cache cannot be written to.
         """
         if self.root.is_dir():
             return
         counts: dict[Split, int] = {split: self.num_images[split] for split in ("train", "val", "test")}
         try:
             write_synthetic(self.root, self.spec, self.layout, counts, self.image_size)
-        except PermissionError:
-            raise PermissionError(
-                f"may not write into {self.root.parent}: give --data.init_args.cache_dir, or set SEGBENCH_CACHE"
-            ) from None
+        except PermissionError as error:
+            raise PermissionError(f"{error}, by --data.init_args.cache_dir or SEGBENCH_CACHE") from None
         except OSError:
             if not self.root.is_dir():  # else another process was faster, with the same scenes
                 raise

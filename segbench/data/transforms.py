@@ -55,7 +55,7 @@ class VariedCrop(A.DualTransform):  # type: ignore[misc]
 
     Args:
         size: Height and width; a smaller picture is left as it is.
-        cat_max_ratio: Largest share that one class may have among labelled pixels.
+        cat_max_ratio: Share of labelled pixels that no class should reach; 1 takes the first window.
         ignore_index: Label that is no class.
     """
 
@@ -71,7 +71,7 @@ class VariedCrop(A.DualTransform):  # type: ignore[misc]
         """Draws the window."""
         shape = params["shape"][:2]
         window = self._draw(shape)
-        if "mask" in data:
+        if self.cat_max_ratio < 1 and "mask" in data:
             for _ in range(10):
                 if self._is_varied(data["mask"][window]):
                     break

@@ -9,11 +9,18 @@ patches and prefix tokens are dropped. Unlike there, the unused classification h
 """
 
 import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants
 from timm.models import eva, group_parameters, vision_transformer
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -71,7 +78,7 @@ class TimmViT(Encoder):
         """
         super().__init__()
         self.frozen = frozen
-        vit = self._build(model_name, img_size, pretrained, drop_path_rate, pos_embed_resampling)
+        vit: Any = self._build(model_name, img_size, pretrained, drop_path_rate, pos_embed_resampling)
         if norm_eps is not None:
             for module in vit.modules():
                 if isinstance(module, nn.LayerNorm):
@@ -83,7 +90,7 @@ class TimmViT(Encoder):
         # deepest map.
         vit.prune_intermediate_layers(self._depths, prune_norm=False, prune_head=True)
         vit.set_grad_checkpointing(grad_checkpointing)
-        if isinstance(vit, VisionTransformer):
+        if not isinstance(vit, Eva):
             vit._pos_embed = MethodType(_add_position_embedding, vit)
             vit.pos_embed_resampling = pos_embed_resampling
         self.vit = vit
@@ -111,7 +118,7 @@ class TimmViT(Encoder):
         pretrained: bool | Path,
         drop_path_rate: float,
         resampling: Resampling,
-    ) -> VisionTransformer | Eva:
+    ) -> Any:
         if not timm.is_model(model_name):
             near = timm.list_models(f"*{model_name.partition('.')[0]}*")[:5] or timm.list_models("vit_tiny*")
             raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(near)}")
@@ -127,7 +134,7 @@ class TimmViT(Encoder):
             raise ValueError(f"pos_embed_resampling: {model_name} knows only bicubic-antialias")
         rows, columns = blueprint.patch_embed.patch_size
         padded = (math.ceil(img_size[0] / rows) * rows, math.ceil(img_size[1] / columns) * columns)
-        vit = timm.create_model(
+        vit: Any = timm.create_model(
             model_name,
             num_classes=0,
             img_size=padded,
@@ -135,7 +142,7 @@ class TimmViT(Encoder):
             drop_path_rate=drop_path_rate,
         )
         if pretrained is not False and needs_pretrained_weights():
-            _load_weights(vit, model_name, pretrained, resampling)
+            _load_weights(vit, model_name, pretrained if pretrained is True else Path(pretrained), resampling)
         return vit
 
     def train(self, mode: bool = True) -> "TimmViT":
@@ -163,10 +170,11 @@ class TimmViT(Encoder):
 
     def no_weight_decay(self) -> set[str]:
         """Names position embedding and prefix tokens; see the contract."""
-        return {f"vit.{name}" for name in self.vit.no_weight_decay()}
+        exempt = {f"vit.{name}" for name in self.vit.no_weight_decay()}  # timm names some that are not there
+        return exempt & {name for name, _ in self.named_parameters()}
 
 
-def _add_position_embedding(vit: VisionTransformer, patches: Tensor) -> Tensor:
+def _add_position_embedding(vit: Any, patches: Tensor) -> Tensor:
     """Stands in for timm's method of the same purpose, which knows one kind of resampling only.
 
     Args:
@@ -190,7 +198,8 @@ def _add_position_embedding(vit: VisionTransformer, patches: Tensor) -> Tensor:
         )
         if prefix and learned:
             prefix = [torch.cat(prefix, dim=1) + of_prefix]
-    return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))
+    embedded: Tensor = vit.pos_drop(torch.cat([*prefix, tokens], dim=1))
+    return embedded
 
 
 def _resolve_depths(depths: list[int] | None, num_blocks: int, model_name: str) -> list[int]:
@@ -201,9 +210,7 @@ def _resolve_depths(depths: list[int] | None, num_blocks: int, model_name: str) 
     return sorted({depth % num_blocks for depth in chosen})
 
 
-def _load_weights(
-    vit: VisionTransformer | Eva, model_name: str, source: bool | Path, resampling: Resampling
-) -> None:
+def _load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resampling: Resampling) -> None:
     """Loads weights into a headless transformer of any grid and accounts for every key.
 
     Args:
@@ -217,9 +224,9 @@ def _load_weights(
     """
     if source is True:
         state = _fetch(model_name)
-    elif not Path(source).is_file():
+    elif not source.is_file():
         raise ValueError(f"pretrained: there is no file {source}")
-    elif Path(source).suffix == ".npz":
+    elif source.suffix == ".npz":
         vit.load_pretrained(str(source))  # reads plain arrays; object arrays are refused by NumPy
         return
     else:
@@ -235,7 +242,8 @@ def _load_weights(
 
 def _fetch(model_name: str) -> dict[str, Tensor]:
     try:
-        return dict(timm.create_model(model_name, pretrained=True).state_dict())
+        with _cache_only_without_network():
+            return dict(timm.create_model(model_name, pretrained=True).state_dict())
     except Exception as error:  # hub, network and cache each have errors of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -244,9 +252,22 @@ def _fetch(model_name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _fit_and_load(
-    vit: VisionTransformer | Eva, state: dict[str, Tensor], source: str, resampling: Resampling
-) -> None:
+@contextmanager
+def _cache_only_without_network() -> Iterator[None]:
+    """Keeps the hub's client from trying for minutes what a look at the name service settles at once."""
+    before = constants.HF_HUB_OFFLINE
+    try:
+        if not getproxies():
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _fit_and_load(vit: Any, state: dict[str, Tensor], source: str, resampling: Resampling) -> None:
     family = eva if isinstance(vit, Eva) else vision_transformer
     try:
         mode, antialias = resampling.split("-")[0], resampling.endswith("antialias")

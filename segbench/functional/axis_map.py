@@ -1,4 +1,4 @@
-"""Sparse linear maps along one axis: upsampling, cropping, averaging over windows and resizing, chained into one.
+"""Sparse linear maps along one axis: upsampling, cropping, averaging of windows and resizing, in one step.
 
 Bilinear interpolation treats rows and columns apart, and so do windows that stand on a grid. All steps from the
 low-resolution logits of all windows to the pixels of the result are therefore one map for the rows and one for
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from segbench.functional.resize import bilinear_taps
 
-
 _CPU = torch.device("cpu")  # named, since a default device may be set
 
 
@@ -21,11 +20,11 @@ class AxisMap(NamedTuple):
     """The input cells of which each output cell is the weighted sum. Always on the CPU; it is small.
 
     Attributes:
-        index: `(out, T)` int64 input cells.
+        source: `(out, T)` int64 input cells.
         weight: `(out, T)` float64 weights; a cell with fewer than `T` taps has its zeros last.
     """
 
-    index: Tensor
+    source: Tensor
     weight: Tensor
 
 
@@ -54,9 +53,9 @@ def bilinear_map(size: int, out_size: int) -> AxisMap:
         The map from `size` to `out_size` cells.
     """
     taps = bilinear_taps(size, out_size, device=_CPU, dtype=torch.float64)
-    index = torch.stack((taps.lower, taps.upper), 1)  # (out, 2)
+    source = torch.stack((taps.lower, taps.upper), 1)  # (out, 2)
     weight = torch.stack((1 - taps.weight, taps.weight), 1)
-    return _collect(torch.arange(out_size, device=_CPU)[:, None], index, weight)
+    return _collect(torch.arange(out_size, device=_CPU)[:, None], source, weight)
 
 
 def windows_map(anchors: Sequence[int], window: int, cells: int, padded: int) -> AxisMap:
@@ -75,8 +74,8 @@ def windows_map(anchors: Sequence[int], window: int, cells: int, padded: int) ->
     starts = torch.tensor(anchors, device=_CPU)
     pixel = starts[:, None] + torch.arange(window, device=_CPU)  # (windows, window)
     share = 1 / torch.bincount(pixel.flatten()).double()[pixel]  # (windows, window)
-    index = inside.index[:window] + torch.arange(len(starts), device=_CPU)[:, None, None] * cells
-    return _collect(pixel[..., None], index, inside.weight[:window] * share[..., None])
+    source = inside.source[:window] + torch.arange(len(starts), device=_CPU)[:, None, None] * cells
+    return _collect(pixel[..., None], source, inside.weight[:window] * share[..., None])
 
 
 def chain(first: AxisMap, second: AxisMap) -> AxisMap:
@@ -89,9 +88,9 @@ def chain(first: AxisMap, second: AxisMap) -> AxisMap:
     Returns:
         One map that does both.
     """
-    output = torch.arange(len(second.index), device=_CPU)[:, None, None]
-    weight = second.weight[..., None] * first.weight[second.index]  # (out, T2, T1)
-    return _collect(output, first.index[second.index], weight)
+    output = torch.arange(len(second.source), device=_CPU)[:, None, None]
+    weight = second.weight[..., None] * first.weight[second.source]  # (out, T2, T1)
+    return _collect(output, first.source[second.source], weight)
 
 
 def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None = None) -> Iterator[Tile]:
@@ -108,8 +107,8 @@ def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None
     """
     cells = cells.to(torch.promote_types(cells.dtype, torch.float32))  # bf16 sums would lose ties
     # A tile fits the cache of one core; on a GPU it is large enough to hide the launches.
-    tile_bytes = tile_bytes or (2**21 if cells.device.type == "cpu" else 2**26)
-    height, width = len(rows.index), len(columns.index)
+    tile_bytes = tile_bytes or (2**20 if cells.device.type == "cpu" else 2**26)
+    height, width = len(rows.source), len(columns.source)
     column_bytes = cells.shape[0] * cells.shape[1] * cells.element_size()
     strip = max(1, 4 * tile_bytes // column_bytes)  # widened once, read by every tile below it
     rows_there, columns_there = _placed(rows, cells), _placed(columns, cells)
@@ -122,35 +121,35 @@ def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None
             yield Tile(down, across, _apply(widened, 0, rows, rows_there, down))
 
 
-def _collect(output: Tensor, index: Tensor, weight: Tensor) -> AxisMap:
-    """Gathers taps `(output, index, weight)`, which broadcast; repeated taps are added, empty ones dropped."""
-    output, index, weight = (part.flatten() for part in torch.broadcast_tensors(output, index, weight))
-    output, index, weight = (part[weight != 0] for part in (output, index, weight))
-    cells = int(index.max()) + 1
-    key, place = torch.unique(output * cells + index, return_inverse=True)  # sorted by output, then by cell
+def _collect(output: Tensor, source: Tensor, weight: Tensor) -> AxisMap:
+    """Gathers taps `(output, source, weight)`, which broadcast; repeated taps are added, empty ones dropped."""
+    output, source, weight = (part.expand(weight.shape).flatten() for part in (output, source, weight))
+    output, source, weight = (part[weight != 0] for part in (output, source, weight))
+    cells = int(source.max()) + 1
+    key, place = torch.unique(output * cells + source, return_inverse=True)  # sorted by output, then by cell
     total = torch.zeros(len(key), dtype=torch.float64, device=_CPU).index_add_(0, place, weight)
     output = key // cells
     count = torch.bincount(output)
     slot = torch.arange(len(key), device=_CPU) - (count.cumsum(0) - count)[output]
     slots = (len(count), int(count.max()))
-    result = AxisMap(index.new_zeros(slots), weight.new_zeros(slots))
-    result.index[output, slot] = key % cells
+    result = AxisMap(source.new_zeros(slots), weight.new_zeros(slots))
+    result.source[output, slot] = key % cells
     result.weight[output, slot] = total
     return result
 
 
 def _placed(axis: AxisMap, like: Tensor) -> AxisMap:
     """Copies a map to where it is needed, in the type it is needed in."""
-    return AxisMap(axis.index.to(like.device), axis.weight.to(like.device, like.dtype))
+    return AxisMap(axis.source.to(like.device), axis.weight.to(like.device, like.dtype))
 
 
 def _apply(values: Tensor, dim: int, axis: AxisMap, there: AxisMap, part: slice) -> Tensor:
     """Computes the cells `part` along `dim`; `there` is the map on the device of the values."""
     taps = int((axis.weight[part] != 0).sum(1).max())  # read from the CPU: no wait for the device
     shape = [-1 if d == dim else 1 for d in range(values.dim())]
-    index, weight = there.index[part], there.weight[part]
-    result = values.index_select(dim, index[:, 0]).mul_(weight[:, 0].view(shape))
+    source, weight = there.source[part], there.weight[part]
+    result = values.index_select(dim, source[:, 0]).mul_(weight[:, 0].view(shape))
     for tap in range(1, taps):
         # Multiplied and added apart: a fused step may round two equal classes differently and break their tie.
-        result.add_(values.index_select(dim, index[:, tap]).mul_(weight[:, tap].view(shape)))
+        result.add_(values.index_select(dim, source[:, tap]).mul_(weight[:, tap].view(shape)))
     return result

@@ -1,6 +1,7 @@
 """Label maps as pictures: colours, overlays, and panels with a legend. Arrays are RGB uint8."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -110,7 +111,7 @@ def panel(tiles: Sequence[tuple[str, Image]], names: Sequence[str], palette: Seq
     return np.concatenate([row, legend(names, palette, row.shape[1])])
 
 
-def shrink(picture: NDArray[np.generic], longest: int, nearest: bool = False) -> NDArray[np.generic]:
+def shrink(picture: NDArray[Any], longest: int, nearest: bool = False) -> NDArray[Any]:
     """Scales a picture down until its longer side fits; never up.
 
     Args:
@@ -129,7 +130,7 @@ def shrink(picture: NDArray[np.generic], longest: int, nearest: bool = False) ->
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA))
 
 
-def write_png(path: str, picture: NDArray[np.generic]) -> None:
+def write_png(path: str, picture: NDArray[Any]) -> None:
     """Writes a PNG, of any path that the file system takes.
 
     Args:

@@ -30,7 +30,7 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         The map `(B, C, h, w)`.
     """
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
 
 
 def pad_to_multiple(image: Tensor, multiple: int | tuple[int, int], value: float = 0.0) -> Tensor:

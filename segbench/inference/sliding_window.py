@@ -1,8 +1,8 @@
 """Segments images of any size, in one piece or by overlapping windows, around any function image → prediction.
 
-The procedure is Segmenter's (https://arxiv.org/abs/2105.05633, https://github.com/rstrudel/segmenter): logits of
-all windows are averaged and resized before the argmax. There each step is done at full size; here all steps are
-one linear map for the rows and one for the columns, and only a tile of full-size logits exists at a time.
+The procedure is Segmenter's (https://arxiv.org/abs/2105.05633, https://github.com/rstrudel/segmenter): the
+logits of all windows are averaged and resized before the argmax. There each step is done at full size; here
+all steps are one linear map for the rows and one for the columns, computed one tile at a time.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,14 +73,14 @@ def segment(
         tile_bytes: Size of the pieces in which the result is computed; by default it suits the device.
 
     Returns:
-        `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more. Of classes that tie, the lowest wins.
+        `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more; the lowest of equal classes wins.
 
     Raises:
         ValueError: If an argument or what `forward` returned does not fit.
     """
     labels = []
     for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
-        height, width = len(mosaic.rows.index), len(mosaic.columns.index)
+        height, width = len(mosaic.rows.source), len(mosaic.columns.source)
         result = mosaic.cells.new_empty((height, width), dtype=label_dtype(mosaic.cells.shape[1]))
         labels.append(argmax_tiles(*mosaic, out=result, tile_bytes=tile_bytes))
     return torch.stack(labels)
@@ -119,7 +119,7 @@ def logits(
     """
     results = []
     for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
-        size = (mosaic.cells.shape[1], len(mosaic.rows.index), len(mosaic.columns.index))
+        size = (mosaic.cells.shape[1], len(mosaic.rows.source), len(mosaic.columns.source))
         result = mosaic.cells.new_empty(size, dtype=torch.promote_types(mosaic.cells.dtype, torch.float32))
         for tile in tiles(*mosaic, tile_bytes):
             result[:, tile.rows, tile.columns] = tile.values.transpose(0, 1)
@@ -176,8 +176,8 @@ def mosaics(
     predictions = _predict(image, forward, tops, lefts, window, windows_per_batch)
     for _ in range(len(image)):
         windows, padded = zip(*islice(predictions, len(tops) * len(lefts)), strict=True)
-        grid = torch.stack(windows).unflatten(0, (len(tops), len(lefts)))  # (rows, columns, K, h, w)
-        height, width = grid.shape[-2:]
+        classes, height, width = windows[0].shape
+        grid = torch.stack(windows).view(len(tops), len(lefts), classes, height, width)
         rows = windows_map(tops, window[0], height, padded[0][0])
         columns = windows_map(lefts, window[1], width, padded[0][1])
         yield Mosaic(

@@ -6,19 +6,18 @@ low-resolution logits is computed in the same pass.
 
 import math
 import os
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segbench.functional.resize import bilinear_taps
+from segbench.functional.runs import fold_, sort_into_runs, spread
 
 Backend = Literal["auto", "plain", "chunked"]
 
-# Upsampled logits in flight. CPU: they stay in cache. Elsewhere: large enough that launches do not count.
+# Upsampled logits in flight. CPU: they stay in cache. Elsewhere: so many that launches do not count.
 BAND_BYTES_CPU = 4 << 20
 BAND_BYTES_DEVICE = 128 << 20
 LABEL_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -51,82 +50,30 @@ def upsample_cross_entropy(
         ValueError: If a shape, type or backend is unsuitable or, on the CPU, a label is no class.
     """
     _check_arguments(logits, target, weight, label_smoothing)
-    backend = _choose(backend)
+    chosen = _choose(backend)
     with torch.autocast(logits.device.type, enabled=False):
-        if backend == "plain":
+        if chosen == "plain":
             return _plain(logits, target, weight, ignore_index, label_smoothing)
         needs_grad = logits.requires_grad and torch.is_grad_enabled()
-        loss, _ = _chunked(logits, target, weight, ignore_index, label_smoothing, needs_grad)
-        return loss
+        return _chunked(logits, target, weight, ignore_index, label_smoothing, needs_grad)[0]
 
 
-def _plain(logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float) -> Tensor:
+def _plain(
+    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, smoothing: float
+) -> Tensor:
     """Computes the loss the obvious way."""
-    full = F.interpolate(logits.to(_accumulator(logits)), target.shape[1:], mode="bilinear", align_corners=False)
-    label, valid = _labels(target.long(), ignore_index, logits.shape[1])  # (B, H, W)
-    weight = _class_weight(weight, full)
+    full = F.interpolate(
+        logits.to(_accumulator(logits)), target.shape[1:], mode="bilinear", align_corners=False
+    )
+    label = target.long()
+    valid = label != ignore_index
+    label = _known(label, valid, logits.shape[1])
+    class_weight = _class_weight(weight, logits)
+    known = label.where(valid, -1)
     loss = F.cross_entropy(
-        full,
-        label.where(valid, -1),
-        weight,
-        ignore_index=-1,
-        reduction="sum",
-        label_smoothing=smoothing,
+        full, known, class_weight, ignore_index=-1, reduction="sum", label_smoothing=smoothing
     )
-    return loss * _inverse((weight[label] * valid).sum())
-
-
-class _Runs(NamedTuple):
-    """One axis, its pixels sorted into runs that lie between the same two cells.
-
-    All runs are equally long, so that interpolating a run is a broadcast; those too short end in pixels that
-    are not `real`. `n` runs of `l` pixels.
-
-    Attributes:
-        lower: `(n,)` cell before the run.
-        upper: `(n,)` cell behind it.
-        pixel: `(n, l)` index of each pixel, 0 where not real.
-        share: `(n, l)` share of the upper cell in each pixel.
-        real: `(n, l)` whether there is such a pixel.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    pixel: Tensor
-    share: Tensor
-    real: Tensor
-
-
-@lru_cache(maxsize=64)
-def _runs(size: int, out_size: int, length: int, device: torch.device, dtype: torch.dtype) -> _Runs:
-    """Sorts an axis of `out_size` pixels over `size` cells into runs of `length`."""
-    taps = bilinear_taps(size, out_size, dtype=dtype)
-    pixel = torch.arange(out_size)
-    place = (pixel - torch.searchsorted(taps.lower, taps.lower)) % length
-    run = (place == 0).cumsum(0) - 1
-    count = int(run[-1]) + 1
-
-    def table(values: Tensor) -> Tensor:
-        return values.new_zeros(count, length).index_put_((run, place), values)
-
-    first = pixel[place == 0]
-    runs = _Runs(
-        taps.lower[first],
-        taps.upper[first],
-        table(pixel),
-        table(taps.weight),
-        table(torch.ones(out_size, dtype=torch.bool)),
-    )
-    return _Runs(*(part.to(device) for part in runs))
-
-
-def _band_shape(ratio: float, row_bytes: int, device: torch.device) -> tuple[int, int]:
-    """Chooses how many rows make a run and how many runs a band."""
-    budget = BAND_BYTES_CPU if device.type == "cpu" else BAND_BYTES_DEVICE
-    most = max(1, budget // row_bytes)
-    whole = math.ceil(ratio)
-    length = math.ceil(whole / math.ceil(whole / most))  # long runs are cut evenly, so that few pixels are not real
-    return length, max(1, most // length)
+    return loss * _inverse((class_weight[label] * valid).sum())
 
 
 @torch.library.custom_op("segbench::upsample_cross_entropy", mutates_args=())
@@ -138,20 +85,178 @@ def _chunked(
     smoothing: float,
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes the loss and its gradient `(B, K, h, w)`, which is empty unless needed, band by band."""
+    """Computes the loss and its gradient `(B, K, h, w)`, empty unless needed, a band of pixel rows at a time."""
     batch, num_classes, height, width = logits.shape
     out_height, out_width = target.shape[1:]
     dtype, device = _accumulator(logits), logits.device
-    columns = _runs(width, out_width, math.ceil(out_width / width), device, dtype)
-    row_bytes = num_classes * columns.pixel.numel() * dtype.itemsize
-    length, runs_per_band = _band_shape(out_height / height, row_bytes, device)
-    rows = _runs(height, out_height, length, device, dtype)
-    bands = [(image, start) for image in range(batch) for start in range(0, len(rows.lower), runs_per_band)]
-    class_weight = _class_weight(weight, torch.empty(0, dtype=dtype, device=device))
+    columns = sort_into_runs(width, out_width, math.ceil(out_width / width), device, dtype)
+    pixel_column, real_column = columns.pixel.t().flatten(), columns.real.t().flatten()
+    row_bytes = num_classes * len(pixel_column) * dtype.itemsize
+    length, runs_per_band = _band_shape(math.ceil(out_height / height), row_bytes, device)
+    rows = sort_into_runs(height, out_height, length, device, dtype)
+    class_weight = _class_weight(weight, logits)  # (K,)
 
     loss, total = torch.zeros(2, dtype=dtype, device=device)
-    buffer = torch.empty(runs_per_band, length, num_classes, columns.pixel.numel(), dtype=dtype, device=device)
-    grad = torch.zeros(logits.shape if needs_grad else 0, dtype=dtype, device=device)
-    for image, start in bands:
-        band = _Runs(*(part[start : start + runs_per_band] for part in rows))
-    return loss, grad
+    buffer = torch.empty(runs_per_band, length, num_classes, len(pixel_column), dtype=dtype, device=device)
+    # Gradients of the cells on the left and on the right of each run of columns, for all rows of cells.
+    shape = (2, batch * height, num_classes, len(columns.lower)) if needs_grad else (2, 0, 0, 0)
+    sides = torch.zeros(shape, dtype=dtype, device=device)
+    for numbers in torch.arange(batch * len(rows.lower), device=device).split(runs_per_band):
+        image, run = numbers // len(rows.lower), numbers % len(rows.lower)  # (n,)
+        around = torch.stack((rows.lower[run], rows.upper[run]))  # (2, n)
+        share = rows.share[run][..., None, None]  # (n, l, 1, 1)
+
+        pixel_row = (rows.pixel[run] + out_height * image[:, None]).flatten()
+        label = target.flatten(0, 1)[pixel_row].index_select(1, pixel_column).long()
+        label = label.view(len(run), length, 1, -1)  # (n, l, 1, W)
+        valid = (label != ignore_index) & rows.real[run][..., None, None] & real_column
+        label = _known(label, valid, num_classes)
+        hard = class_weight[label] * valid  # what the pixel's own class counts
+        total += hard.sum()
+        hard *= 1 - smoothing
+        even = valid.to(dtype) * (smoothing / num_classes)  # what every class counts, times its weight
+
+        cells = logits.movedim(1, 2)[image, around].to(dtype)  # (2, n, K, w)
+        cells -= cells.amax(2, keepdim=True)  # softmax does not mind, and exp cannot overflow
+        ends = spread(cells, columns).flatten(-2)  # (2, n, K, W)
+        band = torch.lerp(ends[0, :, None], ends[1, :, None], share, out=buffer[: len(run)])  # (n, l, K, W)
+        picked = band.gather(2, label)
+        log_mass, mass = _exp_(band, tame=device.type == "cpu" and bool(cells.amin() > _exp_limit(dtype)))
+        mass_weight = hard + even * class_weight.sum()
+        loss += (mass_weight * log_mass - hard * picked).sum()
+        if smoothing:
+            even = fold_(
+                even.clone(), share, dim=1
+            )  # (2, n, 1, W): the logits enter linearly, so not per pixel
+            loss -= (even * (ends * class_weight[:, None]).sum(2, keepdim=True)).sum()
+
+        if needs_grad:
+            band *= mass_weight / mass
+            band.scatter_(2, label, (picked - log_mass).exp_() * mass_weight - hard)
+            grad_ends = fold_(band, share, dim=1)  # (2, n, K, W)
+            if smoothing:
+                grad_ends -= even * class_weight[:, None]
+            grad_sides = fold_(grad_ends.unflatten(-1, (-1, len(columns.lower))), columns.share.t(), dim=-2)
+            sides.index_add_(1, (around + height * image).flatten(), grad_sides.flatten(1, 2))
+
+    scale = _inverse(total)
+    if not needs_grad:
+        return loss * scale, sides.flatten()
+    grad = torch.zeros(batch, height, num_classes, width, dtype=dtype, device=device)
+    for side, cell in zip(sides, (columns.lower, columns.upper), strict=True):
+        grad.index_add_(-1, cell, side.unflatten(0, (batch, height)))
+    return loss * scale, (grad * scale).movedim(2, 1).contiguous()
+
+
+@_chunked.register_fake
+def _(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    smoothing: float,
+    needs_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    dtype = _accumulator(logits)
+    return logits.new_empty((), dtype=dtype), logits.new_empty(
+        logits.shape if needs_grad else (0,), dtype=dtype
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    # Kept in float32 for half-precision logits: a gradient scaler multiplies before the cast, not after it.
+    ctx.save_for_backward(output[1])
+    ctx.dtype = inputs[0].dtype
+
+
+@once_differentiable
+def _backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    (grad,) = ctx.saved_tensors
+    return (grad * grad_loss).to(ctx.dtype), None, None, None, None, None
+
+
+_chunked.register_autograd(_backward, setup_context=_save)
+
+
+def _band_shape(stride: int, row_bytes: int, device: torch.device) -> tuple[int, int]:
+    """Chooses how many rows make a run, at most `stride`, and how many runs a band."""
+    budget = BAND_BYTES_CPU if device.type == "cpu" else BAND_BYTES_DEVICE
+    most = max(1, budget // row_bytes)
+    length = math.ceil(stride / math.ceil(stride / most))  # cut evenly, so that few pixels are not real
+    return length, max(1, most // length)
+
+
+def _exp_(band: Tensor, tame: bool) -> tuple[Tensor, Tensor]:
+    """Replaces logits `(n, l, K, W)` by their exponentials up to a factor.
+
+    Args:
+        band: The logits, at most 0.
+        tame: Whether no exponential underflows, so that the pass over the maxima can be left out.
+
+    Returns:
+        The logarithm of the true sum over the classes, and the sum of what the band now holds.
+    """
+    if tame:
+        mass = band.exp_().sum(2, keepdim=True)
+        return mass.log(), mass
+    peak = band.amax(2, keepdim=True)
+    mass = band.sub_(peak).exp_().sum(2, keepdim=True)
+    return mass.log() + peak, mass
+
+
+def _exp_limit(dtype: torch.dtype) -> float:
+    """Computes a logit whose exponential is still far from underflow."""
+    return 0.9 * math.log(torch.finfo(dtype).tiny)
+
+
+def _accumulator(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _class_weight(weight: Tensor | None, logits: Tensor) -> Tensor:
+    ones = torch.ones(logits.shape[1], dtype=_accumulator(logits), device=logits.device)
+    return ones if weight is None else weight.detach().to(ones)
+
+
+def _inverse(total: Tensor) -> Tensor:
+    """Computes `1 / total`, or 0 where nothing counts."""
+    return torch.where(total == 0, 0.0, 1 / total)
+
+
+def _known(label: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Puts class 0 where a label does not count and, on the CPU, refuses labels that are no class."""
+    label = label.where(valid, 0)
+    if label.device.type == "cpu":  # elsewhere the look would wait for the device, which asserts by itself
+        for extreme in torch.stack(label.aminmax()).tolist():
+            if not 0 <= extreme < num_classes:
+                raise ValueError(
+                    f"target: label {extreme} is neither one of the {num_classes} classes nor ignore_index; "
+                    "set ignore_index to it or mend num_classes"
+                )
+    return label
+
+
+def _choose(backend: Backend) -> str:
+    """Resolves "auto"."""
+    chosen = os.environ.get("SEGBENCH_KERNELS", "auto") if backend == "auto" else backend
+    if chosen not in ("auto", "plain", "chunked"):
+        source = "SEGBENCH_KERNELS" if backend == "auto" else "backend"
+        raise ValueError(f"{source} is {chosen!r}; choose auto, plain or chunked")
+    return "chunked" if chosen == "auto" else chosen
+
+
+def _check_arguments(logits: Tensor, target: Tensor, weight: Tensor | None, smoothing: float) -> None:
+    if logits.ndim != 4 or not logits.is_floating_point() or 0 in logits.shape:
+        raise ValueError(
+            f"logits must be (B, K, h, w) of a float type; got {tuple(logits.shape)} {logits.dtype}"
+        )
+    if target.ndim != 3 or target.dtype not in LABEL_TYPES or 0 in target.shape:
+        raise ValueError(
+            f"target must be (B, H, W) of an integer type; got {tuple(target.shape)} {target.dtype}"
+        )
+    if len(logits) != len(target):
+        raise ValueError(f"logits have {len(logits)} images and target {len(target)}; give one map for each")
+    if weight is not None and weight.shape != logits.shape[1:2]:
+        raise ValueError(f"weight must be ({logits.shape[1]},), one for each class; got {tuple(weight.shape)}")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1]; got {smoothing}")

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -58,14 +59,14 @@ class Schedule(LRScheduler, ABC):
         self.last_epoch = state_dict["last_epoch"]
         self._last_lr = self.get_lr()
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
+    def get_lr(self) -> list[float | Tensor]:
         """Computes each group's rate from the step alone, so that resuming is exact."""
         step = self.last_epoch
         if step < self.warmup_steps:
             return [base * (step + 1) / (self.warmup_steps + 1) for base in self.base_lrs]
         done = min(1.0, (step - self.warmup_steps) / (self.total_steps - self.warmup_steps))
         height = self.factor(done)
-        rates = []
+        rates: list[float | Tensor] = []
         for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True):
             floor = self.min_lr * group.get("lr_scale", 1.0)
             rates.append((base - floor) * height + floor)

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import lightning as L
 from torch import Tensor, nn
 
+from segbench.metrics.split import SplitScores
+
 
 class Task(L.LightningModule, ABC):
     """A LightningModule that segments photographs.
@@ -14,14 +16,14 @@ class Task(L.LightningModule, ABC):
         ignore_index: Label of pixels that take no part.
         class_names: `K` names.
         palette: `K` RGB colours.
-        ledgers: The confusion counts of each image, by split.
+        counts: What evaluation counted, by split (`val`, `test`).
     """
 
     num_classes: int
     ignore_index: int
     class_names: list[str]
     palette: list[list[int]]
-    ledgers: nn.ModuleDict
+    counts: dict[str, SplitScores]
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:

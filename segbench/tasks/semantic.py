@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -14,8 +15,7 @@ from segbench.inference import sliding_window
 from segbench.inference.sliding_window import WindowPrediction
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
-from segbench.metrics.ledger import ConfusionLedger
-from segbench.metrics.segmentation import SegmentationScores
+from segbench.metrics.split import SplitScores
 from segbench.necks.base import IterativeNeck, Neck
 from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Poly, Schedule
@@ -88,12 +88,13 @@ class SemanticTask(Task):
                 f"and {len(self.palette)} colours"
             )
 
-        self.encoder = encoder(tuple(img_size))
+        self.encoder = encoder((img_size[0], img_size[1]))
         info = self.encoder.info
         self.necks = nn.Sequential()
         for build in necks or []:
-            self.necks.append(build(info))
-            info = self.necks[-1].info
+            neck = build(info)
+            self.necks.append(neck)
+            info = neck.info
         self.decoder = decoder(info, num_classes)
         self.losses = nn.ModuleList(
             build(num_classes, ignore_index) for build in ([CrossEntropy] if losses is None else losses)
@@ -105,9 +106,9 @@ class SemanticTask(Task):
         self._optimizer, self._schedule = optimizer, schedule
         self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
         self._compile = compile
-        splits = ("val", "test")
-        self.scores = nn.ModuleDict({split: SegmentationScores(num_classes, ignore_index) for split in splits})
-        self.ledgers = nn.ModuleDict({split: ConfusionLedger(num_classes, ignore_index) for split in splits})
+        self.val_counts = SplitScores(num_classes, ignore_index)
+        self.test_counts = SplitScores(num_classes, ignore_index)
+        self.counts = {"val": self.val_counts, "test": self.test_counts}
 
     def parts(self) -> dict[str, nn.Module]:
         """Names the rooms; see the contract."""
@@ -181,8 +182,7 @@ class SemanticTask(Task):
 
     def _evaluate(self, split: str, batch: Batch) -> Tensor:
         labels = self.segment(batch.image)
-        self.scores[split].update(labels, batch.label)
-        self.ledgers[split].update(labels, batch.label, batch.name)
+        self.counts[split].update(labels, batch.label, batch.name)
         return labels
 
     def on_validation_epoch_end(self) -> None:
@@ -194,7 +194,7 @@ class SemanticTask(Task):
         self._log_scores("test")
 
     def _log_scores(self, split: str) -> None:
-        scores = self.scores[split].compute()
+        scores = self.counts[split].scores.compute()
         for name in ("miou", "macc", "aacc"):
             self.log(f"{split}/{name}", scores[name].float(), prog_bar=name == "miou")
         for name, value in zip(self.class_names, scores["iou"].float(), strict=True):
@@ -202,17 +202,13 @@ class SemanticTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation counted."""
-        self._reset_scores("val")
+        self.val_counts.reset()
 
     def on_test_epoch_start(self) -> None:
         """Forgets what an earlier test counted."""
-        self._reset_scores("test")
+        self.test_counts.reset()
 
-    def _reset_scores(self, split: str) -> None:
-        self.scores[split].reset()
-        self.ledgers[split].reset()
-
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds optimiser and schedule over all optimiser steps of this training."""
         groups = parameter_groups(
             self.encoder,

@@ -1,5 +1,7 @@
 """A run that was interrupted sees the same images, augmented alike, as one that was not."""
 
+import contextlib
+
 import lightning as L
 import numpy as np
 import pytest
@@ -15,17 +17,20 @@ pytestmark = [
 ]
 
 
-class Interrupted(RuntimeError):
+class InterruptionError(RuntimeError):
     pass
 
 
 class Stop(Callback):
-    def __init__(self, after):
+    def __init__(self, after, save=None):
         self.after = after
+        self.save = save
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if trainer.fit_loop.epoch_loop.batch_progress.total.processed == self.after:
-            raise Interrupted
+            if self.save:
+                trainer.save_checkpoint(self.save)
+            raise InterruptionError
 
 
 class Recorder(L.LightningModule):
@@ -75,38 +80,41 @@ def train(cache, folder, *, ckpt_path=None, callbacks=(), num_workers=0, **limit
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         **limits,
     )
-    try:
+    with contextlib.suppress(InterruptionError):
         trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
-    except Interrupted:
-        pass
     return module.seen
 
 
 # 11 images in batches of 2: 5 batches a pass.
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize(
-    ("step", "batches", "limits"),
-    [
-        (2, 2, {"max_steps": 13}),  # in the midst of the first pass
-        (5, 5, {"max_steps": 13}),  # at the end of one
-        (8, 8, {"max_steps": 13}),
-        (5, 5, {"max_epochs": 3}),
-        (7, 7, {"max_epochs": 3}),
-        (2, 4, {"max_steps": 6, "accumulate_grad_batches": 2}),
-        (3, 5, {"max_steps": 6, "accumulate_grad_batches": 2}),  # the last batch of a pass makes a step of its own
-        (4, 4, {"max_steps": 13, "limit_train_batches": 3}),
-    ],
-)
-def test_resumed_run_sees_what_the_uninterrupted_one_would(cache, tmp_path, step, batches, limits, num_workers):
-    if num_workers and step not in (2, 8):
-        pytest.skip("one case on each side of an epoch's end is enough where processes must start")
-    whole = train(cache, tmp_path, **limits)
+CASES = [
+    (2, 2, {"max_steps": 13}),  # in the midst of the first pass
+    (8, 8, {"max_steps": 13}),  # in the midst of the second
+    (5, 5, {"max_steps": 13}),  # at the end of one
+    (5, 5, {"max_epochs": 3}),
+    (7, 7, {"max_epochs": 3}),
+    (2, 4, {"max_steps": 6, "accumulate_grad_batches": 2}),
+    (3, 5, {"max_steps": 6, "accumulate_grad_batches": 2}),  # the last batch of a pass makes a step of its own
+    (4, 4, {"max_steps": 13, "limit_train_batches": 3}),
+]
 
+
+@pytest.mark.parametrize(
+    ("num_workers", "step", "batches", "limits"),
+    [(0, *case) for case in CASES] + [(2, *case) for case in CASES[:2]],
+)
+def test_resumed_run_sees_what_the_uninterrupted_one_would(cache, tmp_path, num_workers, step, batches, limits):
+    whole = train(cache, tmp_path, **limits)
     keep = ModelCheckpoint(tmp_path / "kept", "at", every_n_train_steps=step)
     before = train(cache, tmp_path, callbacks=[keep, Stop(batches + 1)], num_workers=num_workers, **limits)
     assert before == whole[: batches + 1]
     after = train(cache, tmp_path, ckpt_path=tmp_path / "kept" / "at.ckpt", num_workers=num_workers, **limits)
     assert after == whole[batches:]
+
+
+def test_resumes_from_a_checkpoint_made_while_failing(cache, tmp_path):
+    whole = train(cache, tmp_path, max_steps=13)
+    train(cache, tmp_path, callbacks=[Stop(8, save=tmp_path / "failed.ckpt")], max_steps=13)
+    assert train(cache, tmp_path, ckpt_path=tmp_path / "failed.ckpt", max_steps=13) == whole[8:]
 
 
 @pytest.mark.parametrize("val_check_interval", [2, 3])
@@ -156,11 +164,19 @@ def test_the_model_has_the_global_random_numbers_to_itself(cache, tmp_path):
     expected = torch.rand(6).tolist()
     torch.manual_seed(0)
     module = Dice()
-    data = SyntheticDataModule(4, (40, 48), {"train": 4, "val": 2, "test": 1}, cache, (32, 32), 2, num_workers=0)
+    data = SyntheticDataModule(
+        4, (40, 48), {"train": 4, "val": 2, "test": 1}, cache, (32, 32), 2, num_workers=0
+    )
     trainer = L.Trainer(
-        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, use_distributed_sampler=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        use_distributed_sampler=False,
+    )
     trainer.fit(module, data)
     assert np.allclose([x for x in module.seen if isinstance(x, float)], expected)
 
@@ -168,10 +184,19 @@ def test_the_model_has_the_global_random_numbers_to_itself(cache, tmp_path):
 def test_other_data_than_the_checkpoint_s_are_noticed(cache, tmp_path):
     keep = ModelCheckpoint(tmp_path / "kept", "at", every_n_train_steps=2)
     train(cache, tmp_path, callbacks=[keep, Stop(3)], max_steps=8)
-    data = SyntheticDataModule(4, (40, 48), {"train": 8, "val": 2, "test": 1}, cache, (32, 32), 2, num_workers=0)
+    data = SyntheticDataModule(
+        4, (40, 48), {"train": 8, "val": 2, "test": 1}, cache, (32, 32), 2, num_workers=0
+    )
     trainer = L.Trainer(
-        accelerator="cpu", max_steps=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0, use_distributed_sampler=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        max_steps=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
     with pytest.warns(UserWarning, match="another order"):
         trainer.fit(Recorder(), data, ckpt_path=tmp_path / "kept" / "at.ckpt", weights_only=True)

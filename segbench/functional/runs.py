@@ -1,0 +1,85 @@
+"""Bilinear interpolation as broadcasting: the pixels of an axis sorted into runs between the same two cells."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segbench.functional.resize import bilinear_taps
+
+
+class Runs(NamedTuple):
+    """One axis as `n` runs of `l` pixels; runs that are too short end in pixels that are not `real`.
+
+    Attributes:
+        lower: `(n,)` index of the cell before the run.
+        upper: `(n,)` index of the cell behind it.
+        pixel: `(n, l)` index of each pixel, 0 where not real.
+        share: `(n, l)` share of the upper cell in each pixel.
+        real: `(n, l)` whether there is such a pixel.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    pixel: Tensor
+    share: Tensor
+    real: Tensor
+
+
+@lru_cache(maxsize=64)
+def sort_into_runs(size: int, out_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Runs:
+    """Sorts the pixels of an axis into runs of equal length.
+
+    Args:
+        size: Cells along the axis.
+        out_size: Pixels along it.
+        length: Pixels of a run; more than that between two cells become several runs.
+        device: Where the tables are to lie; they are kept, so that later calls copy nothing.
+        dtype: Floating type of the shares.
+
+    Returns:
+        Runs in the order of their pixels; every pixel is real once.
+    """
+    taps = bilinear_taps(size, out_size, dtype=dtype)
+    pixel = torch.arange(out_size)
+    place = (pixel - torch.searchsorted(taps.lower, taps.lower)) % length
+    first = pixel[place == 0]
+    run = (place == 0).cumsum(0) - 1
+
+    def table(values: Tensor) -> Tensor:
+        return values.new_zeros(len(first), length).index_put_((run, place), values)
+
+    real = table(torch.ones(out_size, dtype=torch.bool))
+    parts = (taps.lower[first], taps.upper[first], table(pixel), table(taps.weight), real)
+    return Runs(*(part.to(device) for part in parts))
+
+
+def spread(cells: Tensor, runs: Runs) -> Tensor:
+    """Interpolates the last axis.
+
+    Args:
+        cells: `(…, w)`.
+        runs: The runs of that axis.
+
+    Returns:
+        `(…, l, n)`: the first pixel of all runs, then the second of all, which keeps long stretches in memory.
+    """
+    left, right = cells[..., None, runs.lower], cells[..., None, runs.upper]  # (…, 1, n)
+    return torch.lerp(left, right, runs.share.t())
+
+
+def fold_(grad: Tensor, share: Tensor, dim: int) -> Tensor:
+    """Sums the gradients of the pixels of each run into those of the two cells around it; destroys `grad`.
+
+    Args:
+        grad: Gradient of interpolated values.
+        share: Share of the upper cell in each, broadcastable.
+        dim: The axis along the run.
+
+    Returns:
+        The gradients of the lower and of the upper cell, stacked in front; `dim` is gone.
+    """
+    both = grad.sum(dim)
+    upper = grad.mul_(share).sum(dim)
+    return torch.stack((both.sub_(upper), upper))
