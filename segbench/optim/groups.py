@@ -1,16 +1,22 @@
 """Parameter groups: slower encoder, slower shallow layers, no decay where decay does harm."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
 
-from segbench.encoders.base import Encoder
+# (depth, [(name, parameter), …]) as an encoder sorts its parameters, stem first.
+DepthGroups: TypeAlias = Sequence[tuple[int, list[tuple[str, nn.Parameter]]]]
 
 
 def parameter_groups(
-    encoder: Encoder, others: Iterable[nn.Module], *, encoder_lr_scale: float = 1.0, layer_decay: float = 1.0
+    by_depth: DepthGroups,
+    exempt: set[str],
+    others: Iterable[nn.Module],
+    *,
+    encoder_lr_scale: float = 1.0,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Sorts trainable parameters into groups for an optimiser.
 
@@ -18,7 +24,8 @@ def parameter_groups(
     `scale_learning_rates`). Biases, norms and what the encoder names are exempt from weight decay.
 
     Args:
-        encoder: Its parameters are scaled by depth.
+        by_depth: The encoder's parameters, which are scaled by depth.
+        exempt: Names among them that do not decay.
         others: Necks, decoder, losses; their scale is 1.
         encoder_lr_scale: Factor of the whole encoder.
         layer_decay: Further factor for each layer of depth below the deepest (BEiT, https://arxiv.org/abs/2106.08254,
@@ -35,18 +42,16 @@ def parameter_groups(
             "encoder_lr_scale must be above 0 and layer_decay in (0, 1]; "
             f"got {encoder_lr_scale} and {layer_decay}"
         )
-    exempt = encoder.no_weight_decay()
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
 
     def add(parameter: nn.Parameter, scale: float, decays: bool) -> None:
         if parameter.requires_grad:
             groups.setdefault((scale, decays), []).append(parameter)
 
-    by_depth = encoder.depth_groups()
-    deepest = max(group.depth for group in by_depth)
-    for group in by_depth:
-        scale = encoder_lr_scale * layer_decay ** (deepest - group.depth)
-        for name, parameter in group.parameters:
+    deepest = max(depth for depth, _ in by_depth)
+    for depth, parameters in by_depth:
+        scale = encoder_lr_scale * layer_decay ** (deepest - depth)
+        for name, parameter in parameters:
             add(parameter, scale, parameter.ndim > 1 and name not in exempt)
     for module in others:
         for parameter in module.parameters():

@@ -211,7 +211,8 @@ class SemanticTask(Task):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds optimiser and schedule over all optimiser steps of this training."""
         groups = parameter_groups(
-            self.encoder,
+            self.encoder.depth_groups(),
+            self.encoder.no_weight_decay(),
             [self.necks, self.decoder, self.losses],
             encoder_lr_scale=self._encoder_lr_scale,
             layer_decay=self._layer_decay,

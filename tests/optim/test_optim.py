@@ -13,7 +13,9 @@ from segbench.optim.schedules import Cosine, Poly
 
 def test_groups_hold_every_trainable_parameter_once():
     encoder, head = TimmViT((32, 32)), nn.Linear(192, 5)
-    groups = parameter_groups(encoder, [head], encoder_lr_scale=0.1, layer_decay=0.5)
+    groups = parameter_groups(
+        encoder.depth_groups(), encoder.no_weight_decay(), [head], encoder_lr_scale=0.1, layer_decay=0.5
+    )
     grouped = [p for group in groups for p in group["params"]]
     assert len(grouped) == len({id(p) for p in grouped})
     assert {id(p) for p in grouped} == {id(p) for m in (encoder, head) for p in m.parameters()}
@@ -21,7 +23,9 @@ def test_groups_hold_every_trainable_parameter_once():
 
 def test_rates_fall_with_depth_and_decay_spares_norms_and_positions():
     encoder, head = TimmViT((32, 32)), nn.Linear(192, 5)
-    groups = parameter_groups(encoder, [head], encoder_lr_scale=0.1, layer_decay=0.5)
+    groups = parameter_groups(
+        encoder.depth_groups(), encoder.no_weight_decay(), [head], encoder_lr_scale=0.1, layer_decay=0.5
+    )
     optimizer = scale_learning_rates(torch.optim.AdamW(groups, lr=1.0, weight_decay=0.05))
     found = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     vit = encoder.vit
@@ -34,14 +38,14 @@ def test_rates_fall_with_depth_and_decay_spares_norms_and_positions():
 
 
 def test_frozen_parameters_are_left_out():
-    groups = parameter_groups(TimmViT((32, 32), frozen=True), [nn.Linear(2, 2)])
+    groups = parameter_groups(TimmViT((32, 32), frozen=True).depth_groups(), set(), [nn.Linear(2, 2)])
     assert sum(len(group["params"]) for group in groups) == 2
 
 
 @pytest.mark.parametrize("options", [{"encoder_lr_scale": 0}, {"layer_decay": 1.5}])
 def test_group_mistakes(options):
     with pytest.raises(ValueError, match="above 0"):
-        parameter_groups(TimmViT((32, 32)), [], **options)
+        parameter_groups(TimmViT((32, 32)).depth_groups(), set(), [], **options)
 
 
 def run(schedule_class, steps, lrs=(1.0,), **options):
