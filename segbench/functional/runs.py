@@ -55,18 +55,19 @@ def sort_into_runs(size: int, out_size: int, length: int, device: torch.device, 
     return Runs(*(part.to(device) for part in parts))
 
 
-def spread(cells: Tensor, runs: Runs) -> Tensor:
-    """Interpolates the last axis.
+def interpolate(lower: Tensor, upper: Tensor, share: Tensor, out: Tensor | None = None) -> Tensor:
+    """Computes the pixels of runs from the cells around them.
 
     Args:
-        cells: `(…, w)`.
-        runs: The runs of that axis.
+        lower: Values of the lower cells, broadcastable against `share`.
+        upper: Values of the upper cells.
+        share: Share of the upper cell.
+        out: Where to write the pixels.
 
     Returns:
-        `(…, l, n)`: the first pixel of all runs, then the second of all, which keeps long stretches in memory.
+        `lower + share · (upper - lower)`.
     """
-    left, right = cells[..., None, runs.lower], cells[..., None, runs.upper]  # (…, 1, n)
-    return torch.lerp(left, right, runs.share.t())
+    return torch.addcmul(lower, upper - lower, share, out=out)
 
 
 def fold_(grad: Tensor, share: Tensor, dim: int) -> Tensor:

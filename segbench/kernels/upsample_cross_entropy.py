@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from segbench.functional.runs import fold_, sort_into_runs, spread
+from segbench.functional.runs import fold_, interpolate, sort_into_runs
 
 Backend = Literal["auto", "plain", "chunked"]
 
@@ -90,20 +90,29 @@ def _chunked(
     out_height, out_width = target.shape[1:]
     dtype, device = _accumulator(logits), logits.device
     columns = sort_into_runs(width, out_width, math.ceil(out_width / width), device, dtype)
+    # Columns go in the order (l', n'): first pixels of all runs, then the second ones, which are long stretches.
     pixel_column, real_column = columns.pixel.t().flatten(), columns.real.t().flatten()
+    share_column = columns.share.t().contiguous()  # (l', n')
     row_bytes = num_classes * len(pixel_column) * dtype.itemsize
     length, runs_per_band = _band_shape(math.ceil(out_height / height), row_bytes, device)
     rows = sort_into_runs(height, out_height, length, device, dtype)
     class_weight = _class_weight(weight, logits)  # (K,)
 
+    # Softmax does not mind the shift, and exp cannot overflow after it.
+    cells = logits.to(dtype) - logits.amax(1, keepdim=True).to(dtype)
+    # Where neighbours disagree wildly, all classes may underflow between them. Elsewhere than on the CPU that is
+    # taken for granted, since a look would wait for the device.
+    tame = device.type == "cpu" and bool(cells.amin() > 0.9 * math.log(torch.finfo(dtype).tiny))
+    cells = cells.movedim(2, 1).flatten(0, 1)  # (B·h, K, w)
+    sides = torch.stack((cells.index_select(-1, columns.lower), cells.index_select(-1, columns.upper)))
+    del cells
+
     loss, total = torch.zeros(2, dtype=dtype, device=device)
     buffer = torch.empty(runs_per_band, length, num_classes, len(pixel_column), dtype=dtype, device=device)
-    # Gradients of the cells on the left and on the right of each run of columns, for all rows of cells.
-    shape = (2, batch * height, num_classes, len(columns.lower)) if needs_grad else (2, 0, 0, 0)
-    sides = torch.zeros(shape, dtype=dtype, device=device)
+    grad_sides = torch.zeros_like(sides) if needs_grad else None
     for numbers in torch.arange(batch * len(rows.lower), device=device).split(runs_per_band):
         image, run = numbers // len(rows.lower), numbers % len(rows.lower)  # (n,)
-        around = torch.stack((rows.lower[run], rows.upper[run]))  # (2, n)
+        around = torch.cat((rows.lower[run] + height * image, rows.upper[run] + height * image))  # (2·n,)
         share = rows.share[run][..., None, None]  # (n, l, 1, 1)
 
         pixel_row = (rows.pixel[run] + out_height * image[:, None]).flatten()
@@ -111,17 +120,16 @@ def _chunked(
         label = label.view(len(run), length, 1, -1)  # (n, l, 1, W)
         valid = (label != ignore_index) & rows.real[run][..., None, None] & real_column
         label = _known(label, valid, num_classes)
-        hard = class_weight[label] * valid  # what the pixel's own class counts
+        hard = valid.to(dtype) if weight is None else class_weight[label] * valid  # what the pixel's own class counts
         total += hard.sum()
         hard *= 1 - smoothing
         even = valid.to(dtype) * (smoothing / num_classes)  # what every class counts, times its weight
 
-        cells = logits.movedim(1, 2)[image, around].to(dtype)  # (2, n, K, w)
-        cells -= cells.amax(2, keepdim=True)  # softmax does not mind, and exp cannot overflow
-        ends = spread(cells, columns).flatten(-2)  # (2, n, K, W)
-        band = torch.lerp(ends[0, :, None], ends[1, :, None], share, out=buffer[: len(run)])  # (n, l, K, W)
+        left, right = sides.index_select(1, around)[..., None, :]  # (2·n, K, 1, n')
+        ends = interpolate(left, right, share_column).view(2, len(run), num_classes, -1)  # (2, n, K, W)
+        band = interpolate(ends[0, :, None], ends[1, :, None], share, out=buffer[: len(run)])  # (n, l, K, W)
         picked = band.gather(2, label)
-        log_mass, mass = _exp_(band, tame=device.type == "cpu" and bool(cells.amin() > _exp_limit(dtype)))
+        log_mass, mass = _exp_(band, tame)
         mass_weight = hard + even * class_weight.sum()
         loss += (mass_weight * log_mass - hard * picked).sum()
         if smoothing:
@@ -130,22 +138,21 @@ def _chunked(
             )  # (2, n, 1, W): the logits enter linearly, so not per pixel
             loss -= (even * (ends * class_weight[:, None]).sum(2, keepdim=True)).sum()
 
-        if needs_grad:
+        if grad_sides is not None:
             band *= mass_weight / mass
             band.scatter_(2, label, (picked - log_mass).exp_() * mass_weight - hard)
             grad_ends = fold_(band, share, dim=1)  # (2, n, K, W)
             if smoothing:
                 grad_ends -= even * class_weight[:, None]
-            grad_sides = fold_(grad_ends.unflatten(-1, (-1, len(columns.lower))), columns.share.t(), dim=-2)
-            sides.index_add_(1, (around + height * image).flatten(), grad_sides.flatten(1, 2))
+            grad_ends = grad_ends.view(2 * len(run), num_classes, -1, len(columns.lower))  # (2·n, K, l', n')
+            grad_sides.index_add_(1, around, fold_(grad_ends, share_column, dim=2))
 
     scale = _inverse(total)
-    if not needs_grad:
-        return loss * scale, sides.flatten()
-    grad = torch.zeros(batch, height, num_classes, width, dtype=dtype, device=device)
-    for side, cell in zip(sides, (columns.lower, columns.upper), strict=True):
-        grad.index_add_(-1, cell, side.unflatten(0, (batch, height)))
-    return loss * scale, (grad * scale).movedim(2, 1).contiguous()
+    if grad_sides is None:
+        return loss * scale, sides.new_empty(0)
+    grad = torch.zeros(batch * height, num_classes, width, dtype=dtype, device=device)
+    grad.index_add_(2, columns.lower, grad_sides[0]).index_add_(2, columns.upper, grad_sides[1])
+    return loss * scale, (grad * scale).unflatten(0, (batch, height)).movedim(1, 2).contiguous()
 
 
 @_chunked.register_fake
@@ -202,11 +209,6 @@ def _exp_(band: Tensor, tame: bool) -> tuple[Tensor, Tensor]:
     peak = band.amax(2, keepdim=True)
     mass = band.sub_(peak).exp_().sum(2, keepdim=True)
     return mass.log() + peak, mass
-
-
-def _exp_limit(dtype: torch.dtype) -> float:
-    """Computes a logit whose exponential is still far from underflow."""
-    return 0.9 * math.log(torch.finfo(dtype).tiny)
 
 
 def _accumulator(logits: Tensor) -> torch.dtype:
