@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import lightning as L
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.ledger import LedgerFile
@@ -32,6 +32,7 @@ from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import check_fits, model_config, read_checkpoint
+from segbench.verbs import TRAINER_VERBS, run
 
 # Set for the processes that Lightning launches beside this one: all of a run share its folder.
 RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
@@ -188,7 +189,7 @@ class SegbenchCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs `fit`, `validate`, `test` or `predict`.
+    """Runs `fit`, `validate`, `test` or `predict`, and hands any other verb on.
 
     Args:
         args: As on the command line, the verb first; default: what the process was given.
@@ -197,6 +198,9 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With status 2 and one line on stderr after a mistake in configuration, data or files.
     """
     args = sys.argv[1:] if args is None else list(args)
+    if not args or args[0] not in TRAINER_VERBS:
+        run(args)
+        return
     _quieten_lightning()
     with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
         before = os.environ.get(RUN_FOLDER_VARIABLE)
@@ -209,10 +213,14 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _quieten_lightning() -> None:
-    """Drops advertisements, and a deprecation inside Lightning that users can do nothing about."""
+    """Drops advertisements, and deprecations inside Lightning that users can do nothing about."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.msg
     )
+    warnings.filterwarnings(
+        "ignore", message=r"Found \d+ module\(s\) in eval mode"
+    )  # a frozen encoder is meant
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
 
 

@@ -2,6 +2,9 @@
 
 import os
 
+# Tiny tensors gain nothing from threads, which on a busy machine wait for each other. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from segbench.types import FeatureInfo, Features
 
-
 _weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
 

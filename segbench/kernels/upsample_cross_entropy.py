@@ -1,7 +1,7 @@
 """Cross-entropy at full resolution straight from low-resolution logits, never holding the upsampled logits.
 
-The value is that of `F.cross_entropy(F.interpolate(logits, size, mode="bilinear"), target)`; the gradient of the
-low-resolution logits is computed in the same pass.
+The value is that of `F.cross_entropy(F.interpolate(logits, size, mode="bilinear"), target)`; the gradient of
+the low-resolution logits is computed in the same pass.
 """
 
 import math
@@ -11,14 +11,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from segbench.functional.runs import fold_, interpolate, sort_into_runs
 
 Backend = Literal["auto", "plain", "chunked"]
 
 # Upsampled logits in flight. CPU: they stay in cache. Elsewhere: so many that launches do not count.
-BAND_BYTES_CPU = 4 << 20
+BAND_BYTES_CPU = 8 << 20
 BAND_BYTES_DEVICE = 128 << 20
 LABEL_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -55,7 +54,8 @@ def upsample_cross_entropy(
         if chosen == "plain":
             return _plain(logits, target, weight, ignore_index, label_smoothing)
         needs_grad = logits.requires_grad and torch.is_grad_enabled()
-        return _chunked(logits, target, weight, ignore_index, label_smoothing, needs_grad)[0]
+        loss: Tensor = _chunked(logits, target, weight, ignore_index, label_smoothing, needs_grad)[0]
+        return loss
 
 
 def _plain(
@@ -85,12 +85,12 @@ def _chunked(
     smoothing: float,
     needs_grad: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Computes the loss and its gradient `(B, K, h, w)`, empty unless needed, a band of pixel rows at a time."""
+    """Computes the loss and its gradient `(B, K, h, w)`, empty unless needed, one band of rows at a time."""
     batch, num_classes, height, width = logits.shape
     out_height, out_width = target.shape[1:]
     dtype, device = _accumulator(logits), logits.device
     columns = sort_into_runs(width, out_width, math.ceil(out_width / width), device, dtype)
-    # Columns go in the order (l', n'): first pixels of all runs, then the second ones, which are long stretches.
+    # Columns go in the order (l', n'), the first pixels of all runs first: long stretches of memory.
     pixel_column, real_column = columns.pixel.t().flatten(), columns.real.t().flatten()
     share_column = columns.share.t().contiguous()  # (l', n')
     row_bytes = num_classes * len(pixel_column) * dtype.itemsize
@@ -100,8 +100,8 @@ def _chunked(
 
     # Softmax does not mind the shift, and exp cannot overflow after it.
     cells = logits.to(dtype) - logits.amax(1, keepdim=True).to(dtype)
-    # Where neighbours disagree wildly, all classes may underflow between them. Elsewhere than on the CPU that is
-    # taken for granted, since a look would wait for the device.
+    # Where neighbours disagree wildly, all classes may underflow between them. Elsewhere than on the CPU that
+    # is taken for granted, since a look would wait for the device.
     tame = device.type == "cpu" and bool(cells.amin() > 0.9 * math.log(torch.finfo(dtype).tiny))
     cells = cells.movedim(2, 1).flatten(0, 1)  # (B·h, K, w)
     sides = torch.stack((cells.index_select(-1, columns.lower), cells.index_select(-1, columns.upper)))
@@ -110,8 +110,9 @@ def _chunked(
     loss, total = torch.zeros(2, dtype=dtype, device=device)
     buffer = torch.empty(runs_per_band, length, num_classes, len(pixel_column), dtype=dtype, device=device)
     grad_sides = torch.zeros_like(sides) if needs_grad else None
-    for numbers in torch.arange(batch * len(rows.lower), device=device).split(runs_per_band):
-        image, run = numbers // len(rows.lower), numbers % len(rows.lower)  # (n,)
+    numbers = torch.arange(batch * len(rows.lower), device=device)  # all runs of all images
+    for part in torch.split(numbers, runs_per_band):
+        image, run = part // len(rows.lower), part % len(rows.lower)  # (n,)
         around = torch.cat((rows.lower[run] + height * image, rows.upper[run] + height * image))  # (2·n,)
         share = rows.share[run][..., None, None]  # (n, l, 1, 1)
 
@@ -120,10 +121,11 @@ def _chunked(
         label = label.view(len(run), length, 1, -1)  # (n, l, 1, W)
         valid = (label != ignore_index) & rows.real[run][..., None, None] & real_column
         label = _known(label, valid, num_classes)
-        hard = valid.to(dtype) if weight is None else class_weight[label] * valid  # what the pixel's own class counts
+        # What the pixel's own class counts, and what all classes count, times their weights.
+        hard = valid.to(dtype) if weight is None else class_weight[label] * valid
         total += hard.sum()
         hard *= 1 - smoothing
-        even = valid.to(dtype) * (smoothing / num_classes)  # what every class counts, times its weight
+        even = valid.to(dtype) * (smoothing / num_classes)
 
         left, right = sides.index_select(1, around)[..., None, :]  # (2·n, K, 1, n')
         ends = interpolate(left, right, share_column).view(2, len(run), num_classes, -1)  # (2, n, K, W)
@@ -133,9 +135,7 @@ def _chunked(
         mass_weight = hard + even * class_weight.sum()
         loss += (mass_weight * log_mass - hard * picked).sum()
         if smoothing:
-            even = fold_(
-                even.clone(), share, dim=1
-            )  # (2, n, 1, W): the logits enter linearly, so not per pixel
+            even = fold_(even, share, dim=1)  # (2, n, 1, W): linear in the logits, so done on their ends
             loss -= (even * (ends * class_weight[:, None]).sum(2, keepdim=True)).sum()
 
         if grad_sides is not None:
@@ -152,22 +152,15 @@ def _chunked(
         return loss * scale, sides.new_empty(0)
     grad = torch.zeros(batch * height, num_classes, width, dtype=dtype, device=device)
     grad.index_add_(2, columns.lower, grad_sides[0]).index_add_(2, columns.upper, grad_sides[1])
-    return loss * scale, (grad * scale).unflatten(0, (batch, height)).movedim(1, 2).contiguous()
+    grad = (grad * scale).view(batch, height, num_classes, width)
+    return loss * scale, grad.movedim(1, 2).contiguous()
 
 
 @_chunked.register_fake
-def _(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    smoothing: float,
-    needs_grad: bool,
-) -> tuple[Tensor, Tensor]:
+def _fake(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+    shape = logits.shape if options[-1] else (0,)  # needs_grad
     dtype = _accumulator(logits)
-    return logits.new_empty((), dtype=dtype), logits.new_empty(
-        logits.shape if needs_grad else (0,), dtype=dtype
-    )
+    return logits.new_empty((), dtype=dtype), logits.new_empty(shape, dtype=dtype)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -176,8 +169,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.dtype = inputs[0].dtype
 
 
-@once_differentiable
 def _backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # as under create_graph=True; the stored gradient would pass for a constant
+        raise ValueError('the chunked loss has no second derivative; choose backend="plain" for one')
     (grad,) = ctx.saved_tensors
     return (grad * grad_loss).to(ctx.dtype), None, None, None, None, None
 

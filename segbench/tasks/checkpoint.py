@@ -28,7 +28,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"there is no checkpoint {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except PermissionError:
         raise
     except Exception as error:  # a file of another kind makes the unpickler stumble in any way
         raise ValueError(

@@ -1,0 +1,77 @@
+"""The verbs of `segbench VERB …`, and how each is found before anything heavy is imported."""
+
+import difflib
+import sys
+from importlib import import_module
+
+from segbench import __version__
+from segbench.errors import one_line_errors
+
+TRAINER_VERBS = {
+    "fit": "train a model from YAML, or go on with a run",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+    "predict": "label the images of a dataset that has no labels",
+}
+# Each is a file in segbench/commands with a function of the same name.
+COMMANDS = {
+    "segment": "label photographs with a checkpoint: indices, colours, overlay",
+    "bench": "measure kernels side by side",
+}
+
+USAGE = """\
+usage: segbench VERB [options]
+
+Which segmentation decoder is better, where, by how much, at what cost, and is the difference real?
+
+{verbs}
+
+  segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml
+  segbench VERB --help       every option of a verb
+  segbench --version
+"""
+
+
+def run(args: list[str]) -> None:
+    """Runs one verb.
+
+    Args:
+        args: As on the command line, the verb first.
+
+    Raises:
+        SystemExit: With status 2 and one line on stderr after a user's mistake.
+    """
+    verb, rest = (args[0], args[1:]) if args else ("--help", [])
+    if verb in {"-h", "--help", "help"}:
+        print(USAGE.format(verbs=_table()), end="")
+    elif verb in {"-V", "--version"}:
+        print(f"segbench {__version__}")
+    elif verb in TRAINER_VERBS:
+        import_module("segbench.cli").main([verb, *rest])
+    elif verb in COMMANDS:
+        _run_command(verb, rest)
+    else:
+        near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "segbench --help lists the verbs"
+        print(f"segbench: error: there is no verb '{verb}'; {hint}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _table() -> str:
+    verbs = TRAINER_VERBS | COMMANDS
+    return "\n".join(f"  {verb:<10} {text}" for verb, text in verbs.items())
+
+
+def _run_command(verb: str, args: list[str]) -> None:
+    """Turns the command's function into a parser: its arguments, their types, its docstring."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    function = getattr(import_module(f"segbench.commands.{verb}"), verb)
+    parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
+    positional = getattr(import_module(f"segbench.commands.{verb}"), "POSITIONAL", {})
+    parser.add_function_arguments(function, skip=set(positional))
+    for name, options in positional.items():
+        parser.add_argument(name, **options)
+    with one_line_errors(ArgumentError):
+        config = parser.parse_args(args)
+        function(**parser.instantiate_classes(config).as_dict())

@@ -1,0 +1,52 @@
+"""metrics.csv goes on where a run goes on."""
+
+import csv
+
+from segbench.callbacks.metrics_csv import MetricsCSV
+
+
+def read(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_one_row_for_each_step_with_columns_that_come_later(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.log_metrics({"val/miou": 0.5}, 0)
+    logger.log_metrics({"train/loss": 0.5}, 1)
+    logger.finalize("success")
+    assert read(tmp_path) == [
+        {"step": "0", "train/loss": "1.0", "val/miou": "0.5"},
+        {"step": "1", "train/loss": "0.5"},
+    ]
+
+
+def test_a_resumed_run_replaces_what_it_logs_again(tmp_path):
+    first = MetricsCSV(tmp_path)
+    for step in range(5):
+        first.log_metrics({"train/loss": float(step)}, step)
+    first.log_metrics({"val/miou": 0.1}, 4)
+    first.save()
+    again = MetricsCSV(tmp_path)
+    again.log_metrics({"train/loss": 30.0}, 3)
+    again.log_metrics({"train/loss": 40.0}, 4)
+    again.save()
+    assert [(row["step"], row["train/loss"]) for row in read(tmp_path)] == [
+        ("0", "0.0"),
+        ("1", "1.0"),
+        ("2", "2.0"),
+        ("3", "30.0"),
+        ("4", "40.0"),
+    ]
+
+
+def test_a_validation_before_the_checkpoint_is_kept(tmp_path):
+    first = MetricsCSV(tmp_path)
+    first.log_metrics({"train/loss": 1.0}, 2)
+    first.log_metrics({"val/miou": 0.1}, 2)
+    first.save()
+    again = MetricsCSV(tmp_path)
+    again.log_metrics({"train/loss": 2.0}, 3)
+    again.save()
+    assert read(tmp_path)[0] == {"step": "2", "train/loss": "1.0", "val/miou": "0.1"}

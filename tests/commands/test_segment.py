@@ -1,0 +1,118 @@
+"""`segbench segment` on photographs of all kinds."""
+
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import segbench
+from segbench.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from segbench.cli import main as cli
+
+    folder = tmp_path_factory.mktemp("trained")
+    experiments = Path(__file__).parents[2] / "experiments"
+    overlay = folder / "tiny.yaml"
+    overlay.write_text(
+        "data: {class_path: segbench.data.synthetic.SyntheticDataModule, init_args: {num_classes: 3, "
+        "image_size: [32, 32], num_images: {train: 2, val: 1, test: 1}, img_size: [32, 32], batch_size: 2, "
+        "num_workers: 0, scale: null}}\n"
+        "model: {init_args: {encoder: {init_args: {pretrained: false, depths: [0]}}, window: [32, 32], "
+        "stride: [32, 32], resize: null}}\n"
+        "trainer: {accelerator: cpu, max_steps: 1, val_check_interval: 1, enable_progress_bar: false}\n"
+    )
+    configs = ["--config", str(experiments / "linear.yaml"), "--config", str(overlay)]
+    cli(["fit", *configs, "--runs_dir", str(folder / "runs")])
+    return next(folder.glob("runs/*/*/checkpoints/best.ckpt"))
+
+
+def photograph(path, height=40, width=56):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(len(str(path))).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+    return path
+
+
+def test_labels_colours_and_overlay(tmp_path, checkpoint, capsys):
+    one = photograph(tmp_path / "in" / "one.jpg")
+    photograph(tmp_path / "in" / "deep" / "two.PNG", 33, 70)
+    photograph(tmp_path / "in" / "deep" / "one.jpg")  # of the same name
+    (tmp_path / "in" / "notes.txt").write_text("no photograph")
+    main(["segment", "--checkpoint", str(checkpoint), str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{name}{kind}.png" for name in ("one", "one-2", "two") for kind in ("", "_color", "_overlay")
+    }
+    assert "3 of 3" in capsys.readouterr().out
+
+    task = segbench.load(checkpoint)
+    two = cv2.imread(str(tmp_path / "out" / "two.png"), cv2.IMREAD_UNCHANGED)
+    assert two.shape == (33, 70)
+    first = cv2.imread(str(tmp_path / "out" / "one-2.png"), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(str(one))[..., ::-1].copy()
+    expected = task.segment(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
+    assert np.array_equal(first, expected)
+    colors = cv2.imread(str(tmp_path / "out" / "one-2_color.png"))[..., ::-1]
+    assert np.array_equal(colors, np.array(task.palette)[expected])
+
+
+def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, checkpoint, capsys):
+    photograph(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"this is no JPEG")
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", "--checkpoint", str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 1
+    captured = capsys.readouterr()
+    assert "bad.jpg" in captured.err
+    assert "1 of 2" in captured.out
+    assert (tmp_path / "out" / "good.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["nothing.jpg"], "there is no photograph nothing.jpg"),
+        (["."], "no photographs"),
+        (["one.png", "--window", "[32, 32]", "--stride", "[64, 64]"], "stride"),
+        (["one.png", "--opacity", "2"], "opacity"),
+        (["one.png", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_mistakes(tmp_path, monkeypatch, capsys, checkpoint, more, expected):
+    monkeypatch.chdir(tmp_path)
+    if "one.png" in more:
+        photograph(tmp_path / "one.png")
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", "--checkpoint", str(checkpoint), *more, "--out", "out"])
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_no_checkpoint_at_all(tmp_path, capsys):
+    photo = photograph(tmp_path / "one.png")
+    with pytest.raises(SystemExit):
+        main(["segment", "--checkpoint", str(photo), str(photo), "--out", str(tmp_path / "out")])
+    assert "no checkpoint at all" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["segment", "--help"])
+    text = capsys.readouterr().out
+    for option in ("--checkpoint", "--out", "--window", "--stride", "--opacity", "--device", "images"):
+        assert option in text
+
+
+def test_models_built_in_python_say_why_they_cannot_be_loaded(tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": {"num_classes": 3}}, tmp_path / "python.ckpt")
+    with pytest.raises(ValueError, match="does not say how its model was built"):
+        segbench.load(tmp_path / "python.ckpt")
+    torch.save({"state_dict": {}, "hyper_parameters": {"encoder": partial}}, tmp_path / "objects.ckpt")
+    with pytest.raises(ValueError, match="without running code"):
+        segbench.load(tmp_path / "objects.ckpt")

@@ -1,0 +1,110 @@
+"""The task's wiring, and the parameter counts that the thesis and Segmenter publish."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segbench.decoders.linear import LinearDecoder
+from segbench.encoders.timm_vit import TimmViT
+from segbench.losses.cross_entropy import CrossEntropy
+from segbench.necks.mean_shift import MeanShift
+from segbench.tasks.semantic import SemanticTask
+from segbench.types import Batch
+
+
+def make(num_classes=4, img_size=(32, 32), necks=None, depths=None, **options):
+    return SemanticTask(
+        encoder=partial(TimmViT, depths=depths),
+        decoder=LinearDecoder,
+        img_size=img_size,
+        num_classes=num_classes,
+        class_names=[f"class {index}" for index in range(num_classes)],
+        palette=[[index, 0, 0] for index in range(num_classes)],
+        necks=necks,
+        **options,
+    )
+
+
+def count(task):
+    return sum(p.numel() for p in task.parameters())
+
+
+def test_segmenter_tiny_linear_has_5_712_342_parameters():
+    assert count(make(150, (512, 512))) == 5_712_342
+
+
+@pytest.mark.parametrize(
+    ("dim", "parameters"),
+    [(64, 5_724_694), (128, 5_737_046), (192, 5_749_398), (256, 5_761_750), (768, 5_860_566)],
+)
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_mean_shifter_has_the_thesis_parameters_whatever_its_iterations(dim, parameters, iterations):
+    neck = partial(MeanShift, dim=dim, iterations=iterations)
+    assert count(make(150, (512, 512), necks=[neck])) == parameters
+
+
+def test_logits_are_upsampled_to_the_padded_size_and_cropped():
+    task = make(depths=[0]).eval()
+    image = torch.randint(0, 256, (2, 3, 40, 53), dtype=torch.uint8)
+    with torch.inference_mode():
+        prediction, size = task(image)
+        assert size == (48, 64)
+        expected = F.interpolate(prediction.logits, size, mode="bilinear")[..., :40, :53]
+        torch.testing.assert_close(task.logits(image), expected)
+        assert torch.equal(task.segment(image).long(), expected.argmax(1))
+
+
+def test_window_and_stride_of_a_call_win_over_those_of_the_task():
+    task = make(depths=[0], window=(32, 32), stride=(16, 16)).eval()
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    plain = make(depths=[0]).eval()
+    plain.load_state_dict(task.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(task.segment(image, window=(64, 64)), plain.segment(image))
+        by_hand = plain.segment(image, window=(32, 32), stride=(16, 16))
+        assert torch.equal(task.segment(image), by_hand)
+        assert not torch.equal(by_hand, plain.segment(image))
+
+
+def test_training_loss_ignores_what_was_padded():
+    task = make(depths=[0])
+    task.log = lambda *args, **kwargs: None
+    image = torch.randint(0, 256, (2, 3, 40, 53), dtype=torch.uint8)
+    label = torch.randint(0, 4, (2, 40, 53), dtype=torch.uint8)
+    label[:, :3] = 255
+    loss = task.training_step(Batch(image, label, ("a", "b")), 0)
+    logits = F.interpolate(task(image)[0].logits, (48, 64), mode="bilinear")[..., :40, :53]
+    torch.testing.assert_close(loss, F.cross_entropy(logits, label.long(), ignore_index=255))
+
+
+def test_losses_add_up_with_their_weights():
+    task = make(depths=[0], losses=[partial(CrossEntropy, weight=2.0), partial(CrossEntropy, weight=0.5)])
+    logged = {}
+    task.log = lambda name, value, **kwargs: logged.update({name: value})
+    batch = Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long), ("a",))
+    loss = task.training_step(batch, 0)
+    torch.testing.assert_close(loss.detach(), 2.5 * logged["train/cross_entropy"])
+
+
+def test_iterations_are_overridden():
+    task = make(depths=[0], necks=[partial(MeanShift, iterations=1)] * 2, neck_iterations=3)
+    assert [neck.iterations for neck in task.necks] == [3, 3]
+    with pytest.raises(ValueError, match="needs a neck that iterates"):
+        make(depths=[0], neck_iterations=3)
+
+
+def test_compiling_keeps_keys_and_results():
+    task = make(depths=[0], necks=[MeanShift]).eval()
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    keys, before = list(task.state_dict()), task.logits(image)
+    for module in (task.encoder, *task.necks, task.decoder):
+        module.compile(backend="aot_eager")
+    torch.testing.assert_close(task.logits(image), before)
+    assert list(task.state_dict()) == keys
+
+
+def test_names_and_colours_must_be_one_for_each_class():
+    with pytest.raises(ValueError, match="4 classes, but 1 class names and 1 colours"):
+        SemanticTask(TimmViT, LinearDecoder, (32, 32), 4, ["one"], [[0, 0, 0]])

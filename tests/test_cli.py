@@ -1,0 +1,485 @@
+"""The real command line, on real files, as its users call it."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import segbench
+from segbench.__main__ import main
+from segbench.metrics.ledger_file import load_ledger
+from segbench.metrics.segmentation import scores
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+# Small enough for a second: one block, scenes of 64 pixels.
+TINY = """
+data:
+  class_path: segbench.data.synthetic.SyntheticDataModule
+  init_args:
+    num_classes: 4
+    image_size: [64, 64]
+    num_images: {train: 10, val: 5, test: 3}
+    img_size: [32, 32]
+    scale: null
+    batch_size: 2
+    eval_batch_size: 1
+    num_workers: 0
+model:
+  init_args:
+    encoder:
+      init_args: {model_name: vit_tiny_patch16_384, pretrained: false, depths: [0], drop_path_rate: 0.1}
+    window: null
+    stride: null
+    resize: null
+trainer:
+  accelerator: cpu
+  devices: 1
+  max_steps: 4
+  val_check_interval: 2
+  log_every_n_steps: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An overlay, in a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def fit(tiny: Path, *more: str, experiment: str = "meanshift") -> Path:
+    before = set(Path("runs").glob("*/*"))
+    main(["fit", "--config", str(EXPERIMENTS / f"{experiment}.yaml"), "--config", str(tiny), *more])
+    (run,) = set(Path("runs").glob("*/*")) - before
+    return run
+
+
+def read_rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Runs a command that must fail with one line, and returns the line."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    assert stop.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
+    assert len(errors) == 1
+    assert "Traceback" not in errors[0]
+    return errors[0]
+
+
+def test_fit_leaves_a_complete_run_folder_and_nothing_else(tiny, capsys):
+    run = fit(tiny)
+    assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
+    assert run.parent.name == "meanshift-tiny"
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml",
+        "run.json",
+        "metrics.csv",
+        "checkpoints",
+        "panels",
+        "ledger.npz",
+    }
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+    card = json.loads((run / "run.json").read_text())
+    assert card["parameters"]["necks"] == 192 * 192 + 192
+    assert card["parameters"]["decoder"] == 192 * 4 + 4
+    assert card["parameters"]["total"] == sum(
+        card["parameters"][part] for part in ("encoder", "necks", "decoder")
+    )
+    assert card["peak_memory_bytes"] > 0
+    assert [entry["step"] for entry in card["history"]] == [2, 4]
+    best = card["scores"]["val"]
+    assert best["miou"] == max(entry["miou"] for entry in card["history"])
+
+    ledger = load_ledger(run / "ledger.npz")
+    assert ledger.split == "val"
+    assert len(ledger.ledger.names) == 5
+    again = scores(torch.from_numpy(ledger.ledger.total(4)))
+    assert float(again["miou"]) == pytest.approx(best["miou"], abs=1e-6)
+
+    rows = read_rows(run)
+    assert {"train/loss", "val/miou", "val/macc", "val/aacc", "val/iou/background"} <= rows[0].keys()
+    assert [float(row["val/miou"]) for row in rows if row["val/miou"]] == pytest.approx(
+        [entry["miou"] for entry in card["history"]]
+    )
+
+    panels = sorted((run / "panels").iterdir())
+    assert len(panels) == 2 * 5
+    picture = cv2.imread(str(panels[0]))
+    assert picture.shape[1] == 4 * 64 + 3 * 4  # image | label | prediction | errors
+
+    last_lines = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split()[0] for line in last_lines] == ["pictures", "scores", "checkpoint"]
+    assert all(Path(line.split()[1]).exists() for line in last_lines)
+
+
+def test_two_runs_of_one_experiment_do_not_collide(tiny):
+    assert fit(tiny, "--trainer.max_steps", "2") != fit(tiny, "--trainer.max_steps", "2")
+
+
+def test_the_same_run_twice_gives_the_same_weights(tiny):
+    one, other = (torch.load(fit(tiny) / "checkpoints" / "last.ckpt")["state_dict"] for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_config_of_the_run_folder_repeats_the_run(tiny):
+    run = fit(tiny)
+    main(["fit", "--config", str(run / "config.yaml")])
+    (again,) = set(Path("runs").glob("*/*")) - {run}
+    assert again.parent == run.parent
+    one, other = (torch.load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (run, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_checkpoint_is_self_describing(tiny):
+    run = fit(tiny)
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    saved = checkpoint["hyper_parameters"]
+    assert saved["num_classes"] == 4
+    assert saved["class_names"] == ["background", "disc", "striped disc", "box"]
+    assert list(saved["img_size"]) == [32, 32]
+    assert saved["ignore_index"] == 255
+    assert len(saved["palette"]) == 4
+    assert yaml.safe_load(checkpoint["segbench"]["config"])["data"]["init_args"]["num_classes"] == 4
+
+    # From a process that has imported nothing yet, in another folder.
+    program = (
+        "import sys, torch, segbench; task = segbench.load(sys.argv[1]);"
+        "labels = task.segment(torch.zeros(1, 3, 50, 70, dtype=torch.uint8));"
+        "logits = task.logits(torch.zeros(2, 3, 50, 70));"
+        "print(tuple(labels.shape), tuple(logits.shape), task.training, task.necks[0].iterations)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str((run / "checkpoints" / "best.ckpt").absolute())],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "(1, 50, 70) (2, 4, 50, 70) False 1"
+
+
+def test_test_and_validate_need_the_checkpoint_alone(tiny, capsys):
+    run = fit(tiny)
+    saved = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    best = json.loads((run / "run.json").read_text())["scores"]["val"]["miou"]
+    for verb, split, count in (("validate", "val", 5), ("test", "test", 3)):
+        before = set(Path("runs").glob("*/*"))
+        main([verb, "--checkpoint", str(run / "checkpoints" / "best.ckpt")])
+        (own,) = set(Path("runs").glob("*/*")) - before
+        assert own.parent.name == "meanshift-tiny"
+        card = json.loads((own / "run.json").read_text())
+        assert card["verb"] == verb
+        assert card["checkpoint"].endswith("best.ckpt")
+        assert len(load_ledger(own / "ledger.npz").ledger.names) == count
+        if verb == "validate":
+            assert card["scores"][split]["miou"] == pytest.approx(best)
+    assert {path: path.read_bytes() for path in saved} == saved  # what was there is untouched
+    assert "here," not in capsys.readouterr().err  # nothing differs from the checkpoint, nothing is reported
+
+
+def test_config_and_ckpt_path_do_as_well(tiny):
+    run = fit(tiny)
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    main(["validate", *args])
+    (own,) = set(Path("runs").glob("*/*")) - {run}
+    validated = json.loads((own / "run.json").read_text())["scores"]["val"]
+    assert validated["miou"] == pytest.approx(
+        json.loads((run / "run.json").read_text())["scores"]["val"]["miou"]
+    )
+
+
+def test_iterations_can_be_changed_at_test_time_and_the_difference_is_said(tiny, capsys):
+    run = fit(tiny)
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    main(["test", "--checkpoint", checkpoint, "--model.init_args.neck_iterations", "3"])
+    assert "model.init_args.neck_iterations: 3 here, None in" in capsys.readouterr().err
+    (own,) = (path for path in Path("runs").glob("*/*") if path != run)
+    assert yaml.safe_load((own / "config.yaml").read_text())["model"]["init_args"]["neck_iterations"] == 3
+    task = segbench.load(checkpoint)
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    once = task.logits(image)
+    task.necks[0].iterations = 3
+    assert not torch.equal(once, task.logits(image))
+
+
+def test_predict_writes_label_maps(tiny):
+    run = fit(tiny)
+    main(["predict", "--checkpoint", str(run / "checkpoints" / "best.ckpt")])
+    (own,) = (path for path in Path("runs").glob("*/*") if path != run)
+    files = sorted(path.name for path in (own / "predictions").iterdir())
+    assert len(files) == 2 * 3
+    labels = cv2.imread(str(own / "predictions" / files[0]), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (64, 64)
+    assert labels.max() < 4
+
+
+class KilledError(Exception):
+    """Stands for a signal: nothing of the run's own code sees it coming."""
+
+
+@pytest.mark.parametrize("stop_after", [3, 6, 8])  # mid-epoch; at a validation; in the second epoch
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after, precision):
+    options = [
+        "--trainer.max_steps",
+        "9",
+        "--trainer.val_check_interval",
+        "3",
+        "--checkpoints.every_n_steps",
+        "1",
+    ]
+    options += ["--trainer.precision", precision]
+    whole = fit(tiny, *options)
+
+    from segbench.callbacks.step_seed import StepSeed
+
+    original = StepSeed.on_train_batch_start
+
+    def kill(self, trainer, *args):
+        if trainer.global_step == stop_after:
+            raise KilledError
+        original(self, trainer, *args)
+
+    monkeypatch.setattr(StepSeed, "on_train_batch_start", kill)
+    with pytest.raises(KilledError):
+        fit(tiny, *options)
+    monkeypatch.undo()
+    monkeypatch.chdir(tiny.parent)
+    (killed,) = set(Path("runs").glob("*/*")) - {whole}
+    main(
+        [
+            "fit",
+            "--config",
+            str(killed / "config.yaml"),
+            "--ckpt_path",
+            str(killed / "checkpoints" / "last.ckpt"),
+        ]
+    )
+
+    assert len(list(Path("runs").glob("*/*"))) == 2  # the run went on in its own folder
+    one, other = (torch.load(run / "checkpoints" / "last.ckpt") for run in (whole, killed))
+    assert one["global_step"] == other["global_step"] == 9
+    different = [
+        name for name, value in one["state_dict"].items() if not torch.equal(value, other["state_dict"][name])
+    ]
+    assert different == []
+    rows, again = (read_rows(run) for run in (whole, killed))
+    assert [(row["step"], row["train/loss"], row["val/miou"]) for row in again] == [
+        (row["step"], row["train/loss"], row["val/miou"]) for row in rows
+    ]
+    histories = [json.loads((run / "run.json").read_text())["history"] for run in (whole, killed)]
+    assert histories[0] == histories[1]
+
+
+def test_a_killed_process_leaves_a_checkpoint_that_loads(tiny):
+    """A real SIGKILL, at whatever moment it comes."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "segbench", "fit", "--config", str(EXPERIMENTS / "linear.yaml")),
+            *("--config", str(tiny), "--trainer.max_steps", "100000", "--checkpoints.every_n_steps", "1"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not list(Path("runs").glob("*/*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    (checkpoint,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+    segbench.load(checkpoint)
+
+
+def test_wandb_works_offline_and_keeps_its_run(tiny):
+    pytest.importorskip("wandb")
+    run = fit(tiny, "--logger", "wandb", "--trainer.max_steps", "2")
+    assert list((run / "wandb").glob(f"offline-run-*-{run.name}"))
+    assert (run / "metrics.csv").is_file()
+    assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
+
+
+def test_tensorboard_by_one_option(tiny):
+    pytest.importorskip("tensorboard")
+    run = fit(tiny, "--logger", "tensorboard", "--trainer.max_steps", "2")
+    assert list((run / "tensorboard").glob("events.out.tfevents.*"))
+    assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
+
+
+def test_weights_may_be_averaged_over_steps(tiny):
+    ema = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging", "init_args": {"decay": 0.5}}
+    plain = torch.load(fit(tiny) / "checkpoints" / "last.ckpt")
+    averaged = torch.load(fit(tiny, f"--trainer.callbacks+={json.dumps(ema)}") / "checkpoints" / "last.ckpt")
+    head = "decoder.head.weight"
+    assert not torch.equal(plain["state_dict"][head], averaged["state_dict"][head])
+
+
+def test_options_of_training(tiny):
+    run = fit(
+        tiny,
+        *("--model.init_args.encoder_lr_scale", "0.1", "--model.init_args.layer_decay", "0.9"),
+        *("--model.init_args.encoder.init_args.grad_checkpointing", "true"),
+        *("--trainer.accumulate_grad_batches", "2", "--trainer.precision", "bf16-mixed"),
+    )
+    rates = [row for row in read_rows(run) if row.get("lr-SGD/pg1")]
+    assert len({row[key] for row in rates[:1] for key in row if key.startswith("lr-")}) > 2
+
+
+def test_a_frozen_encoder_does_not_move(tiny):
+    run = fit(tiny, "--model.init_args.encoder.init_args.frozen", "true")
+    states = [torch.load(run / "checkpoints" / name)["state_dict"] for name in ("last.ckpt",)]
+    again = fit(tiny, "--model.init_args.encoder.init_args.frozen", "true", "--trainer.max_steps", "2")
+    states.append(torch.load(again / "checkpoints" / "last.ckpt")["state_dict"])
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]) == name.startswith("encoder.")
+
+
+@pytest.mark.parametrize("experiment", [path.stem for path in EXPERIMENTS.glob("*.yaml")])
+def test_every_experiment_trains_a_step(tiny, experiment):
+    run = fit(tiny, "--trainer.max_steps", "2", experiment=experiment)
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("overlay", [path.stem for path in (EXPERIMENTS / "data").glob("*.yaml")])
+def test_every_overlay_is_understood_and_says_where_its_data_would_be(overlay, tmp_path, monkeypatch, capsys):
+    if overlay == "synthetic":
+        pytest.skip("needs no data; test_readme runs it")
+    monkeypatch.chdir(tmp_path)
+    configs = [
+        "--config",
+        str(EXPERIMENTS / "linear.yaml"),
+        "--config",
+        str(EXPERIMENTS / "data" / f"{overlay}.yaml"),
+    ]
+    line = refuse(capsys, "fit", *configs, "--data.init_args.root", "nowhere")
+    assert "nowhere" in line
+    assert not Path("runs").exists()
+
+
+def test_default_dataset_missing_names_tree_source_and_overlay(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = refuse(capsys, "fit", "--config", str(EXPERIMENTS / "meanshift.yaml"))
+    assert "ADEChallengeData2016" in line
+    assert "data.csail.mit.edu" in line
+    assert "experiments/data/synthetic.yaml" in line
+
+
+MISTAKES = {
+    "unknown key": (["--model.init_args.decodr", "3"], "Option 'decodr' is not accepted"),
+    "unknown option of a part": (
+        ["--model.init_args.encoder.init_args.droput", "1"],
+        "Option 'droput' is not accepted",
+    ),
+    "misspelt class path": (
+        ["--model.init_args.decoder", "segbench.decoders.lineer.LinearDecoder"],
+        "lineer",
+    ),
+    "a loss where a decoder belongs": (
+        ["--model.init_args.decoder", "segbench.losses.cross_entropy.CrossEntropy"],
+        "to be a subclass of <class 'Decoder'>",
+    ),
+    "unknown model": (
+        ["--model.init_args.encoder.init_args.model_name", "vit_tinny"],
+        "timm has no model 'vit_tinny'",
+    ),
+    "weights without network": (["--model.init_args.encoder.init_args.pretrained", "true"], "give a file"),
+    "iterations without a neck that has them": (
+        ["--model.init_args.neck_iterations", "2"],
+        "neck that iterates",
+    ),
+    "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint nothing.ckpt"),
+    "no config": (["--config", "nothing.yaml"], "nothing.yaml"),
+    "runs is a file": (["--runs_dir", "tiny.yaml"], "tiny.yaml"),
+    "empty batch": (["--data.init_args.batch_size", "0"], "batch_size=0"),
+    "no end": (["--trainer.max_steps", "-1"], "max_steps"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_take_one_line(tiny, capsys, mistake):
+    args, expected = MISTAKES[mistake]
+    line = refuse(capsys, "fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", str(tiny), *args)
+    assert expected in line
+    assert len(line) < 500
+
+
+def test_no_permission_to_write(tiny, capsys, monkeypatch):
+    def forbidden(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)  # tests may run as root, whom no mode bits stop
+    line = refuse(capsys, "fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", str(tiny))
+    assert "Permission denied: runs" in line
+
+
+def test_checkpoints_that_do_not_fit(tiny, capsys):
+    run = fit(tiny)
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    base = ["--config", str(EXPERIMENTS / "meanshift.yaml"), "--config", str(tiny), "--ckpt_path", checkpoint]
+    assert "trained with 4 classes, but the data has 5" in refuse(
+        capsys, "test", *base, "--data.init_args.num_classes", "5"
+    )
+    line = refuse(capsys, "test", *base, "--model.init_args.necks", "null")
+    assert "does not fit this model: 0 weights missing [], 2 unknown" in line
+    broken = Path("broken.ckpt")
+    broken.write_bytes(Path(checkpoint).read_bytes()[:5000])
+    for path in (broken, tiny):
+        assert "no checkpoint at all" in refuse(capsys, "test", "--checkpoint", str(path))
+    torch.save({"hyper_parameters": np.random.default_rng, "state_dict": {}}, "code.ckpt")
+    assert "without running code" in refuse(capsys, "test", "--checkpoint", "code.ckpt")
+
+
+def test_help_is_light():
+    program = "import sys; from segbench.__main__ import main; main(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "segbench VERB" in done.stdout
+    for heavy in ("torch", "numpy", "lightning", "cv2", "jsonargparse"):
+        assert f"'{heavy}'" not in done.stdout
+
+
+def test_fit_help_documents_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--model", "--data", "--trainer.max_steps", "--logger", "--panels.num_images", "--runs_dir"):
+        assert option in text
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "segbench.tasks.semantic.SemanticTask"])
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for option in ("encoder", "decoder", "necks", "losses", "neck_iterations", "window", "compile"):
+        assert f"--model.{option}" in text
+    assert "(the thesis's L′_ms)" in text
+
+
+def test_unknown_verb(capsys):
+    assert "did you mean 'segment'?" in refuse(capsys, "segmnt")
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"segbench {segbench.__version__}\n"
+
+
+def test_run_folder_variable_does_not_leak(tiny):
+    fit(tiny, "--trainer.max_steps", "2")
+    assert "SEGBENCH_RUN_FOLDER" not in os.environ
