@@ -2,23 +2,22 @@
 
 import logging
 import os
-import re
-import secrets
 import sys
 import warnings
 from argparse import ArgumentParser as ArgumentParserLite
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import lightning as L
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.ledger import LedgerFile
@@ -30,12 +29,11 @@ from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
+from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import check_fits, model_config, read_checkpoint
 from segbench.verbs import TRAINER_VERBS, run
 
-# Set for the processes that Lightning launches beside this one: all of a run share its folder.
-RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
 LINKS = ("ignore_index", "img_size", "class_names", "palette")
 
@@ -107,6 +105,8 @@ class SegbenchCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
         if not path:
+            if self.config.subcommand != "fit":
+                print("no checkpoint is given: the model is scored as it is built", file=sys.stderr)
             return
         self._checkpoint = read_checkpoint(path)
         self._checkpoint_path = str(path)
@@ -118,13 +118,13 @@ class SegbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
-        self.experiment = config.experiment = config.experiment or _experiment_name(self._args)
+        self.experiment = config.experiment = config.experiment or experiment_name(self._args)
         self._config_yaml = self._parser(self.subcommand).dump(config, skip_none=False)
-        continued = _run_of(self._checkpoint_path) if self.subcommand == "fit" else None
+        continued = run_of(self._checkpoint_path) if self.subcommand == "fit" else None
         if RUN_FOLDER_VARIABLE in os.environ:
             self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
         else:
-            self.run_folder = continued or _new_run_folder(Path(config.runs_dir), self.experiment)
+            self.run_folder = continued or new_run_folder(Path(config.runs_dir), self.experiment)
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; with a checkpoint at hand no pretrained weights are fetched."""
@@ -142,7 +142,7 @@ class SegbenchCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         self.run_folder.mkdir(parents=True, exist_ok=True)
         os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
-        _write_config(self.run_folder, self._config_yaml)
+        rank_zero_only(write_config)(self.run_folder, self._config_yaml)
         self.trainer_defaults["callbacks"] = [
             StepSeed(),
             SelfDescribing(self._config_yaml, self.experiment),
@@ -246,8 +246,12 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
     ours = read_checkpoint(found.checkpoint).get("segbench")
     if ours is None:
         raise ValueError(f"{found.checkpoint} carries no configuration; give it by --config … --ckpt_path CKPT")
-    config = scratch / f"{ours['experiment']}.yaml"
-    config.write_text(ours["config"])
+    saved = yaml.safe_load(ours["config"])
+    # What was trained and on what, not where to write nor which callbacks to run: the file may be a stranger's.
+    kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
+    kept["trainer"] = {"precision": saved["trainer"]["precision"]}
+    config = scratch / "checkpoint.yaml"
+    config.write_text(yaml.safe_dump(kept))
     return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]
 
 
@@ -272,37 +276,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _experiment_name(args: list[str]) -> str:
-    """Names the experiment after its YAMLs: `meanshift.yaml` and `data/camvid.yaml` make `meanshift-camvid`."""
-    finder = ArgumentParserLite(add_help=False, allow_abbrev=False)
-    finder.add_argument("-c", "--config", action="append", default=[])
-    files = [Path(file) for file in finder.parse_known_args(args)[0].config]
-    return "-".join(file.stem for file in files if file.suffix in {".yaml", ".yml"}) or "unnamed"
-
-
-def _new_run_folder(runs: Path, experiment: str) -> Path:
-    identity = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    return runs / re.sub(r"[^\w.-]+", "_", experiment) / identity
-
-
-def _run_of(checkpoint: str | None) -> Path | None:
-    """Finds the run folder that a checkpoint lies in, if it lies in one."""
-    if checkpoint is None:
-        return None
-    folder = Path(checkpoint).absolute().parent
-    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() else None
-
-
-def _write_config(folder: Path, config: str) -> None:
-    """Writes config.yaml; where a continued run is configured otherwise, beside the old one, never over it."""
-    path = folder / "config.yaml"
-    number = 0
-    while path.is_file() and path.read_text() != config:
-        number += 1
-        path = folder / f"config.{number}.yaml"
-    path.write_text(config)
 
 
 def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-MALLOC_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+ENVIRONMENT = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY")
 
 
 def bench(what: Literal["kernels"], repeats: int = 5, out: Path | None = None) -> None:
@@ -12,7 +12,8 @@ def bench(what: Literal["kernels"], repeats: int = 5, out: Path | None = None) -
 
     On the CPU glibc hands large blocks back to the system after each use, which slows down whatever allocates
     them. For the fairest comparison let it keep them: put MALLOC_MMAP_THRESHOLD_=8589934592
-    MALLOC_TRIM_THRESHOLD_=17179869184 in front of the command.
+    MALLOC_TRIM_THRESHOLD_=17179869184 in front of the command. Where other work shares the cores, add
+    OMP_WAIT_POLICY=passive: threads that wait by spinning make many small operations many times slower.
 
     Args:
         what: "kernels": the loss kernel that never holds upsampled logits against the one that does.
@@ -48,12 +49,12 @@ def _circumstances(device: str, repeats: int) -> str:
 
     import torch
 
-    malloc = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in MALLOC_VARIABLES)
+    environment = ", ".join(f"{name}={os.environ.get(name, '(not set)')}" for name in ENVIRONMENT)
     lines = {
         "machine": f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {platform.system()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
         "commit": _commit(),
-        "malloc": malloc,
+        "environment": environment,
         "times": f"median of {repeats} rounds, all rows of a case in turn; ratios are to plain",
     }
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())

@@ -9,24 +9,19 @@ patches and prefix tokens are dropped. Unlike there, the unused classification h
 """
 
 import math
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
-from typing import Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants
-from timm.models import eva, group_parameters, vision_transformer
+from timm.models import group_parameters
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
+from segbench.encoders.pretrained import load_weights
 from segbench.functional.tokens import Resampling, pad_to_multiple, resample_grid
 from segbench.types import FeatureInfo, Features
 
@@ -142,7 +137,7 @@ class TimmViT(Encoder):
             drop_path_rate=drop_path_rate,
         )
         if pretrained is not False and needs_pretrained_weights():
-            _load_weights(vit, model_name, pretrained if pretrained is True else Path(pretrained), resampling)
+            load_weights(vit, model_name, pretrained if pretrained is True else Path(pretrained), resampling)
         return vit
 
     def train(self, mode: bool = True) -> "TimmViT":
@@ -208,79 +203,3 @@ def _resolve_depths(depths: list[int] | None, num_blocks: int, model_name: str) 
     if wrong or not chosen:
         raise ValueError(f"depths: {model_name} has blocks 0 to {num_blocks - 1}; got {chosen}")
     return sorted({depth % num_blocks for depth in chosen})
-
-
-def _load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resampling: Resampling) -> None:
-    """Loads weights into a headless transformer of any grid and accounts for every key.
-
-    Args:
-        vit: The transformer, at its final image size.
-        model_name: Its name in timm.
-        source: true for timm's own weights, or a file.
-        resampling: How position and patch embeddings are fitted.
-
-    Raises:
-        ValueError: If the weights cannot be had, are no weights, or do not fit.
-    """
-    if source is True:
-        state = _fetch(model_name)
-    elif not source.is_file():
-        raise ValueError(f"pretrained: there is no file {source}")
-    elif source.suffix == ".npz":
-        vit.load_pretrained(str(source))  # reads plain arrays; object arrays are refused by NumPy
-        return
-    else:
-        try:
-            state = timm.models.load_state_dict(str(source), weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"pretrained: {source} is no file of weights that can be read without running code from it "
-                f"({type(error).__name__}); give a safetensors, pth or AugReg npz file"
-            ) from error
-    _fit_and_load(vit, state, str(source if source is not True else model_name), resampling)
-
-
-def _fetch(model_name: str) -> dict[str, Tensor]:
-    try:
-        with _cache_only_without_network():
-            return dict(timm.create_model(model_name, pretrained=True).state_dict())
-    except Exception as error:  # hub, network and cache each have errors of their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"pretrained: the weights of {model_name} could not be fetched ({reason[:120]}); without network "
-            "give a file, --model.init_args.encoder.init_args.pretrained PATH, or false for random weights"
-        ) from error
-
-
-@contextmanager
-def _cache_only_without_network() -> Iterator[None]:
-    """Keeps the hub's client from trying for minutes what a look at the name service settles at once."""
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if not getproxies():
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _fit_and_load(vit: Any, state: dict[str, Tensor], source: str, resampling: Resampling) -> None:
-    family = eva if isinstance(vit, Eva) else vision_transformer
-    try:
-        mode, antialias = resampling.split("-")[0], resampling.endswith("antialias")
-        state = family.checkpoint_filter_fn(state, vit, interpolation=mode, antialias=antialias)
-        heads = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "attn_pool.", "mask_token")
-        state = {name: value for name, value in state.items() if not name.startswith(heads)}
-        report = vit.load_state_dict(state, strict=False)
-    except (RuntimeError, KeyError, AttributeError, ValueError) as error:
-        first = str(error).strip().splitlines()
-        raise ValueError(f"pretrained: {source} does not fit this encoder: {first[-1].strip()}") from error
-    missing = [name for name in report.missing_keys if not name.startswith(("fc_norm.", "attn_pool."))]
-    if missing or report.unexpected_keys:
-        raise ValueError(
-            f"pretrained: {source} does not fit this encoder: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(report.unexpected_keys)} unknown {report.unexpected_keys[:3]}"
-        )

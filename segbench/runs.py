@@ -1,0 +1,69 @@
+"""Where runs live: `runs/<experiment>/<run id>/`, one folder for every run, none written over."""
+
+import re
+import secrets
+from argparse import ArgumentParser
+from datetime import datetime
+from pathlib import Path
+
+# Set for the processes that Lightning launches beside this one: all of a run share its folder.
+RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
+
+
+def experiment_name(args: list[str]) -> str:
+    """Names the experiment after its YAMLs: `meanshift.yaml` and `data/camvid.yaml` make `meanshift-camvid`.
+
+    Args:
+        args: As on the command line.
+
+    Returns:
+        The name; `unnamed` where no YAML is given.
+    """
+    finder = ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("-c", "--config", action="append", default=[])
+    files = [Path(file) for file in finder.parse_known_args(args)[0].config]
+    return "-".join(file.stem for file in files if file.suffix in {".yaml", ".yml"}) or "unnamed"
+
+
+def new_run_folder(runs: Path, experiment: str) -> Path:
+    """Chooses a folder that no other run has; it is not made yet.
+
+    Args:
+        runs: Folder of all runs.
+        experiment: A name, which cannot lead out of that folder.
+
+    Returns:
+        Its path.
+    """
+    identity = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return runs / (re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "unnamed") / identity
+
+
+def run_of(checkpoint: str | None) -> Path | None:
+    """Finds the run folder that a checkpoint lies in.
+
+    Args:
+        checkpoint: Its path, or None.
+
+    Returns:
+        The folder, or None where it lies in none.
+    """
+    if checkpoint is None:
+        return None
+    folder = Path(checkpoint).absolute().parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() else None
+
+
+def write_config(folder: Path, config: str) -> None:
+    """Writes config.yaml; where a continued run is configured otherwise, beside the old one, never over it.
+
+    Args:
+        folder: The run folder.
+        config: The resolved configuration, as YAML.
+    """
+    path = folder / "config.yaml"
+    number = 0
+    while path.is_file() and path.read_text() != config:
+        number += 1
+        path = folder / f"config.{number}.yaml"
+    path.write_text(config)
