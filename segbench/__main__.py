@@ -1,8 +1,13 @@
 """`segbench VERB …` and `python -m segbench VERB …`."""
 
+import os
 import sys
 
 from segbench.verbs import run
+
+# Threads that wait by spinning make many small operations fifty times slower wherever something else (loader
+# workers, another run) shares the cores. Read when torch is imported, so it is set before.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(args: list[str] | None = None) -> None:

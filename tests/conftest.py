@@ -4,6 +4,7 @@ import os
 
 # Tiny tensors gain nothing from threads, which on a busy machine wait for each other. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import torch

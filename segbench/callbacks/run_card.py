@@ -4,7 +4,6 @@ import json
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from segbench.provenance import commit, processor
 from segbench.tasks.base import Task
 
 PACKAGES = (
@@ -155,24 +155,6 @@ class RunCard(L.Callback):
             partial.replace(path)
 
 
-def commit() -> str:
-    """Names the commit of the code that runs.
-
-    Returns:
-        The hash, with `-dirty` behind it where files differ from it; `unknown` outside a checkout.
-    """
-    folder = Path(__file__).parents[1]
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        # Not the commit of whatever repository an installed package happens to lie in.
-        subprocess.run(
-            [*command[:3], "ls-files", "--error-unmatch", "__init__.py"], check=True, capture_output=True
-        )
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -182,22 +164,13 @@ def _version(package: str) -> str | None:
 
 def _device(trainer: L.Trainer) -> dict[str, Any]:
     root = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(root) if root.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(root) if root.type == "cuda" else processor()
     return {
         "type": root.type,
         "name": name,
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _peak_memory() -> int:

@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from segbench.provenance import commit, processor
+
+POSITIONAL = {"what": {"choices": ["kernels"], "help": "kernels: the loss kernel beside its plain reference."}}
+
 ENVIRONMENT = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY")
 
 
@@ -51,34 +55,10 @@ def _circumstances(device: str, repeats: int) -> str:
 
     environment = ", ".join(f"{name}={os.environ.get(name, '(not set)')}" for name in ENVIRONMENT)
     lines = {
-        "machine": f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {platform.system()}",
+        "machine": f"{torch.cuda.get_device_name() if device == 'cuda' else processor()}, {platform.system()}",
         "torch": f"{torch.__version__}, {torch.get_num_threads()} threads",
-        "commit": _commit(),
+        "commit": commit(),
         "environment": environment,
         "times": f"median of {repeats} rounds, all rows of a case in turn; ratios are to plain",
     }
     return "\n".join(f"- {name}: {value}" for name, value in lines.items())
-
-
-def _processor() -> str:
-    import platform
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # only Linux has it
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _commit() -> str:
-    import subprocess
-
-    folder = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()

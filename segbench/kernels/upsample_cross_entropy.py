@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segbench.functional.runs import fold_, interpolate, sort_into_runs
+from segbench.functional.pixel_runs import fold_, interpolate, sort_into_runs
 
 Backend = Literal["auto", "plain", "chunked"]
 

@@ -95,6 +95,7 @@ def test_iterations_are_overridden():
         make(depths=[0], neck_iterations=3)
 
 
+@torch.no_grad()
 def test_compiling_keeps_keys_and_results():
     task = make(depths=[0], necks=[MeanShift]).eval()
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)

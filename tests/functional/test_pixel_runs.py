@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segbench.functional.runs import fold_, interpolate, sort_into_runs
+from segbench.functional.pixel_runs import fold_, interpolate, sort_into_runs
 
 CPU = torch.device("cpu")
 
