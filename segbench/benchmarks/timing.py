@@ -63,7 +63,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         _wait(device)
         return torch.cuda.max_memory_allocated(device) - held
     with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:
         work()
     events = profile.profiler.kineto_results.events() if profile.profiler is not None else []

@@ -1,6 +1,7 @@
 """`segbench segment`: photographs in; label maps, colours and overlays out."""
 
 from pathlib import Path
+from typing import Literal
 
 POSITIONAL = {"images": {"nargs": "+", "type": Path, "help": "Photographs, or folders of photographs."}}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -13,7 +14,7 @@ def segment(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     opacity: float = 0.5,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
 ) -> None:
     """Labels photographs of any size with the checkpoint's own classes and colours.
 
@@ -24,7 +25,7 @@ def segment(
         window: Height and width of sliding windows, instead of those of training.
         stride: Step between windows.
         opacity: Share of the colours in the overlay, from 0 to 1.
-        device: Where to compute: auto, cpu, cuda, mps.
+        device: Where to compute; auto takes a GPU where there is one.
 
     Raises:
         ValueError: If there is nothing to label, or the checkpoint is none.
@@ -43,7 +44,12 @@ def segment(
     files = _find(images)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    place = next(name for name in ("cuda", "mps", "cpu") if there[name]) if device == "auto" else device
+    if not there[place]:
+        raise ValueError(
+            f"device: there is no {place} here; choose {' or '.join(n for n in there if there[n])}"
+        )
     task = segbench.load(checkpoint).to(place)
     out.mkdir(parents=True, exist_ok=True)
     unreadable = []

@@ -80,4 +80,5 @@ class MeanShift(IterativeNeck):
         for _ in range(self.iterations):
             # The projection sees the tokens where they are now, not where they began.
             tokens = self.norm(mean_shift(tokens, self.project(tokens)))
-        return features._replace(maps=(*shallow, tokens_to_map(tokens, (deepest.shape[-2], deepest.shape[-1]))))
+        moved = tokens_to_map(tokens, (deepest.shape[-2], deepest.shape[-1]))
+        return Features(features.image, (*shallow, moved))

@@ -81,6 +81,7 @@ def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, che
         (["one.png", "--window", "[32, 32]", "--stride", "[64, 64]"], "stride"),
         (["one.png", "--opacity", "2"], "opacity"),
         (["one.png", "--device", "abacus"], "abacus"),
+        (["one.png", "--device", "mps"], "there is no mps here; choose cpu"),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, checkpoint, more, expected):

@@ -146,7 +146,7 @@ def test_full_size_logits_are_never_held():
 
 def peak(work):
     """Returns how many bytes lie in memory together at most, beyond those at the start."""
-    with torch.profiler.profile(activities=CPU, profile_memory=True) as record:
+    with torch.profiler.profile(activities=CPU, profile_memory=True, acc_events=True) as record:
         work()
     events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     assert events
