@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from segbench.verbs import run
 
@@ -19,7 +20,10 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: With status 2 and one line on stderr after a user's mistake.
     """
-    run(sys.argv[1:] if args is None else args)
+    if args is None:
+        sys.path.append(str(Path.cwd()))  # a decoder in the user's own folder, as `python -m` would find it
+        args = sys.argv[1:]
+    run(args)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class SegbenchCLI(LightningCLI):
         Lightning lets the checkpoint's settings win over YAML and command line without a word; here what the
         user wrote wins.
         """
+        self._departs = False  # from how the checkpoint was trained
         self._checkpoint: dict[str, Any] | None = None
         self._checkpoint_path: str | None = None
         config = self.config[self.config.subcommand]
@@ -110,17 +111,17 @@ class SegbenchCLI(LightningCLI):
             return
         self._checkpoint = read_checkpoint(path)
         self._checkpoint_path = str(path)
-        wanted = config.model.as_dict()
-        for key, here, there in _differences(wanted, model_config(self._checkpoint)):
+        for key, here, there in _differences(config.model.as_dict(), model_config(self._checkpoint)):
             if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
                 print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
+                self._departs = True
 
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
         self.experiment = config.experiment = config.experiment or experiment_name(self._args)
         self._config_yaml = self._parser(self.subcommand).dump(config, skip_none=False)
-        continued = run_of(self._checkpoint_path) if self.subcommand == "fit" else None
+        continued = run_of(self._checkpoint_path) if self.subcommand == "fit" and not self._departs else None
         if RUN_FOLDER_VARIABLE in os.environ:
             self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
         else:
@@ -213,15 +214,17 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _quieten_lightning() -> None:
-    """Drops advertisements, and deprecations inside Lightning that users can do nothing about."""
+    """Drops advertisements, and warnings that users can do nothing about."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.msg
     )
-    warnings.filterwarnings(
-        "ignore", message=r"Found \d+ module\(s\) in eval mode"
-    )  # a frozen encoder is meant
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+    for message in (
+        r"Found \d+ module\(s\) in eval mode",  # a frozen encoder is meant to be
+        r"It is recommended to use `self\.log\(.*sync_dist",  # counts are summed over processes before
+        r".*isinstance\(treespec, LeafSpec\)",  # inside Lightning
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
@@ -246,10 +249,17 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
     ours = read_checkpoint(found.checkpoint).get("segbench")
     if ours is None:
         raise ValueError(f"{found.checkpoint} carries no configuration; give it by --config … --ckpt_path CKPT")
-    saved = yaml.safe_load(ours["config"])
     # What was trained and on what, not where to write nor which callbacks to run: the file may be a stranger's.
-    kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
-    kept["trainer"] = {"precision": saved["trainer"]["precision"]}
+    try:
+        saved = yaml.safe_load(ours["config"])
+        kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
+        kept["trainer"] = {"precision": saved["trainer"]["precision"]}
+        kept["data"]["init_args"].pop("cache_dir", None)
+    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{found.checkpoint} carries a configuration that is not understood ({type(error).__name__}); "
+            "give it by --config … --ckpt_path CKPT"
+        ) from error
     config = scratch / "checkpoint.yaml"
     config.write_text(yaml.safe_dump(kept))
     return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]

@@ -13,7 +13,7 @@ _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
     r"|Expected a <class 'NoneType'>$|$)"
 )
-_LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ")
+_LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ", re.DOTALL)
 _CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
 
 
@@ -49,7 +49,7 @@ def readable(error: BaseException) -> str:
     Returns:
         Without line breaks.
     """
-    message = str(error).strip() or type(error).__name__
+    message = _LINK.sub("", str(error).strip()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
@@ -63,7 +63,7 @@ def readable(error: BaseException) -> str:
         elif problem := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             keys.append(f"({problem[1]})")
         elif not _NOISE.match(line):
-            told.append(_LINK.sub("", _CALLABLE.sub("", line)).partition(". Got value: Namespace(")[0])
+            told.append(_CALLABLE.sub("", line).partition(". Got value: Namespace(")[0])
     text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
     if "the following arguments are required" in text:
         text += "; give them by --config experiments/NAME.yaml"

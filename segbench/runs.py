@@ -40,18 +40,20 @@ def new_run_folder(runs: Path, experiment: str) -> Path:
 
 
 def run_of(checkpoint: str | None) -> Path | None:
-    """Finds the run folder that a checkpoint lies in.
+    """Finds the run that goes on where training goes on from a checkpoint.
 
     Args:
         checkpoint: Its path, or None.
 
     Returns:
-        The folder, or None where it lies in none.
+        The run folder whose `last.ckpt` it is; None for any other file, so that going back to `best.ckpt`
+        writes over nothing that came after it.
     """
     if checkpoint is None:
         return None
-    folder = Path(checkpoint).absolute().parent
-    return folder.parent if folder.name == "checkpoints" and (folder.parent / "run.json").is_file() else None
+    path = Path(checkpoint).absolute()
+    is_last = path.parts[-2:] == ("checkpoints", "last.ckpt")
+    return path.parents[1] if is_last and (path.parents[1] / "run.json").is_file() else None
 
 
 def write_config(folder: Path, config: str) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -225,8 +226,9 @@ def test_predict_writes_label_maps(tiny):
     run = fit(tiny)
     main(["predict", "--checkpoint", str(run / "checkpoints" / "best.ckpt")])
     (own,) = (path for path in Path("runs").glob("*/*") if path != run)
-    files = sorted(path.name for path in (own / "predictions").iterdir())
-    assert len(files) == 2 * 3
+    files = sorted(path.name for path in (own / "predictions").glob("*.png"))
+    assert len(files) == 3
+    assert sorted(path.name for path in (own / "predictions" / "color").iterdir()) == files
     labels = cv2.imread(str(own / "predictions" / files[0]), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (64, 64)
     assert labels.max() < 4
@@ -301,8 +303,11 @@ def test_a_killed_process_leaves_a_checkpoint_that_loads(tiny):
         stderr=subprocess.DEVNULL,
     )
     try:
+        deadline = time.monotonic() + 300
         while not list(Path("runs").glob("*/*/checkpoints/last.ckpt")):
             assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     finally:
         process.kill()
         process.wait()
@@ -316,6 +321,13 @@ def test_wandb_works_offline_and_keeps_its_run(tiny):
     assert list((run / "wandb").glob(f"offline-run-*-{run.name}"))
     assert (run / "metrics.csv").is_file()
     assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
+    last = str(run / "checkpoints" / "last.ckpt")
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", last, "--trainer.max_steps", "4"])
+    assert list(Path("runs").glob("*/*")) == [run]
+    # One identity for both parts: `wandb sync` joins them into one run.
+    parts = {path.name.rsplit("-", 3)[0] for path in (run / "wandb").glob(f"offline-run-*-{run.name}")}
+    assert all(part.startswith("offline-run") for part in parts)
+    assert [int(row["step"]) for row in read_rows(run)] == [0, 1, 2, 3]
 
 
 def test_tensorboard_by_one_option(tiny):
@@ -330,7 +342,12 @@ def test_weights_may_be_averaged_over_steps(tiny):
     plain = torch.load(fit(tiny) / "checkpoints" / "last.ckpt")
     averaged = torch.load(fit(tiny, f"--trainer.callbacks+={json.dumps(ema)}") / "checkpoints" / "last.ckpt")
     head = "decoder.head.weight"
+    # The average is what is validated, saved and loaded; training itself goes on as without it.
     assert not torch.equal(plain["state_dict"][head], averaged["state_dict"][head])
+    current = averaged["current_model_state"]
+    assert torch.equal(
+        plain["state_dict"][head], current[next(name for name in current if name.endswith(head))]
+    )
 
 
 def test_options_of_training(tiny):
@@ -342,6 +359,90 @@ def test_options_of_training(tiny):
     )
     rates = [row for row in read_rows(run) if row.get("lr-SGD/pg1")]
     assert len({row[key] for row in rates[:1] for key in row if key.startswith("lr-")}) > 2
+
+
+def test_accumulated_batches_are_one_step_of_a_large_batch(tiny):
+    few = fit(tiny, "--trainer.accumulate_grad_batches", "2", "--data.init_args.batch_size", "1")
+    one = fit(tiny, "--trainer.max_steps", "4", "--data.init_args.batch_size", "1")
+    steps = [torch.load(run / "checkpoints" / "last.ckpt")["global_step"] for run in (few, one)]
+    assert steps == [4, 4]
+    assert json.loads((few / "run.json").read_text())["history"][-1]["step"] == 4
+
+
+def test_going_back_to_the_best_checkpoint_begins_a_run_of_its_own(tiny):
+    run = fit(tiny)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    args = ["--config", str(run / "config.yaml"), "--trainer.max_steps", "6"]
+    main(["fit", *args, "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    assert len(list(Path("runs").glob("*/*"))) == 2
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_model_configured_otherwise_begins_a_run_of_its_own(tiny, capsys):
+    run = fit(tiny)
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    main(["fit", *args, "--trainer.max_steps", "6", "--model.init_args.neck_iterations", "2"])
+    assert "model.init_args.neck_iterations: 2 here" in capsys.readouterr().err
+    assert len(list(Path("runs").glob("*/*"))) == 2
+
+
+@pytest.mark.slow
+def test_compiled_parts_train_and_their_checkpoint_loads(tiny):
+    run = fit(tiny, "--model.init_args.compile", "true")
+    plain = fit(tiny)
+    one, other = (torch.load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (run, plain))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+    segbench.load(run / "checkpoints" / "best.ckpt")
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_goes_on_to_the_same_weights(tiny):
+    options = [
+        "--trainer.max_steps",
+        "60",
+        "--trainer.val_check_interval",
+        "5",
+        "--checkpoints.every_n_steps",
+        "7",
+    ]
+    whole = fit(tiny, *options, experiment="linear")
+    command = [sys.executable, "-m", "segbench", "fit", "--config", str(EXPERIMENTS / "linear.yaml")]
+    process = subprocess.Popen([*command, "--config", str(tiny), *options], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (
+        found := [run for run in Path("runs").glob("*/*/checkpoints/best.ckpt") if whole not in run.parents]
+    ):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    run = found[0].parents[1]
+    assert torch.load(run / "checkpoints" / "last.ckpt")["global_step"] < 60
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    one, other = (torch.load(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (whole, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_foreign_configurations_in_a_checkpoint_are_refused(tiny, capsys):
+    run = fit(tiny)
+    content = torch.load(run / "checkpoints" / "last.ckpt")
+    for config in ("model: {}", "[", "3"):
+        content["segbench"]["config"] = config
+        torch.save(content, "foreign.ckpt")
+        line = refuse(capsys, "test", "--checkpoint", "foreign.ckpt")
+        assert "carries a configuration that is not understood" in line
+
+
+def test_a_decoder_in_the_own_folder_is_found_by_the_command_itself(tiny):
+    code = "from segbench.decoders.linear import LinearDecoder\nclass Mine(LinearDecoder):\n    pass\n"
+    Path("my_decoder.py").write_text(code)
+    script = Path(sys.executable).with_name("segbench")
+    command = [str(script), "fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", str(tiny)]
+    subprocess.run([*command, "--model.init_args.decoder", "my_decoder.Mine"], check=True, capture_output=True)
 
 
 def test_a_frozen_encoder_does_not_move(tiny):
@@ -371,6 +472,7 @@ def test_every_overlay_is_understood_and_says_where_its_data_would_be(overlay, t
         str(EXPERIMENTS / "data" / f"{overlay}.yaml"),
     ]
     line = refuse(capsys, "fit", *configs, "--data.init_args.root", "nowhere")
+    assert line.startswith("segbench: error: no f")  # no folder, no file
     assert "nowhere" in line
     assert not Path("runs").exists()
 

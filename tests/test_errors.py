@@ -30,6 +30,13 @@ def test_files_are_named():
     assert readable(PermissionError(13, "Permission denied", "runs/a")) == "Permission denied: runs/a"
 
 
+def test_the_wrapper_of_a_link_is_dropped_though_it_spans_lines():
+    text = (
+        "Call to compute_fn of link 'f(data) --> model.x' with args ({a: None}\n{b: None}) failed: no folder x"
+    )
+    assert readable(ValueError(text)) == "no folder x"
+
+
 def test_plain_messages_pass():
     assert readable(ValueError("one\n  two")) == "one; two"
     assert readable(ValueError()) == "ValueError"

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -14,26 +14,20 @@ class Checkpoints(Checkpoint):
     """Saves the state of the run.
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
-    `best.ckpt` is a copy of it whenever the watched score is better than ever. Lightning writes to a temporary
+    `best.ckpt` is a copy of it whenever `val/miou` is higher than ever. Lightning writes to a temporary
     file first, so that a kill while writing leaves the previous one whole.
 
     Attributes:
-        best_score: Of the watched score so far; None before the first validation.
+        best_score: Highest `val/miou` so far; None before the first validation.
     """
 
-    def __init__(
-        self, every_n_steps: int = 500, monitor: str = "val/miou", mode: Literal["max", "min"] = "max"
-    ) -> None:
-        """Takes the rules.
+    def __init__(self, every_n_steps: int = 500) -> None:
+        """Takes the interval.
 
         Args:
             every_n_steps: Optimiser steps between two saves of last.ckpt; 0 saves at validations only.
-            monitor: The score that decides which is best.
-            mode: Whether a high or a low score is good.
         """
         self.every_n_steps = every_n_steps
-        self.monitor = monitor
-        self.mode = mode
         self.best_score: float | None = None
         self._saved_step = 0
 
@@ -49,10 +43,10 @@ class Checkpoints(Checkpoint):
         """Saves, and copies what is best."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = trainer.callback_metrics.get(self.monitor)
-        improved = score is not None and self._is_better(float(score))
-        if improved and score is not None:
-            self.best_score = float(score)
+        score = float(trainer.callback_metrics.get("val/miou", float("nan")))
+        improved = score > (-1.0 if self.best_score is None else self.best_score)  # nan is never above
+        if improved:
+            self.best_score = score
         last = self._save(trainer)
         if improved and trainer.is_global_zero:
             partial = last.with_name("best.ckpt.partial")
@@ -71,13 +65,6 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Recalls the best score."""
         self.best_score = state_dict["best_score"]
-
-    def _is_better(self, score: float) -> bool:
-        if score != score:  # nan: nothing was labelled
-            return False
-        if self.best_score is None:
-            return True
-        return score > self.best_score if self.mode == "max" else score < self.best_score
 
     def _save(self, trainer: L.Trainer) -> Path:
         path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"

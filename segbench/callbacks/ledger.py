@@ -40,6 +40,6 @@ class LedgerFile(L.Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if not isinstance(module, Task):
             return
-        ledger = module.counts[split].ledger.compute()  # on all ranks: it synchronises
+        ledger = module.counts[split].ledger()  # on all ranks: it synchronises
         if trainer.is_global_zero:
             save_ledger(Path(trainer.default_root_dir) / "ledger.npz", ledger, split, module.class_names)

@@ -4,6 +4,7 @@ Lightning's own CSVLogger deletes the file of an earlier run when it opens the f
 """
 
 import csv
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,9 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-ROWS_BETWEEN_SAVES = 100
-
 
 class MetricsCSV(Logger):
-    """Writes `metrics.csv` into a run folder."""
+    """Writes `metrics.csv` into a run folder, every value at once: a kill loses none that was logged."""
 
     def __init__(self, folder: Path) -> None:
         """Reads the rows of the run that is being continued, if there are any.
@@ -25,14 +24,10 @@ class MetricsCSV(Logger):
         """
         super().__init__()
         self.path = folder / "metrics.csv"
-        self._rows: list[dict[str, Any]] = []
-        self._unsaved = 0
+        self._columns: list[str] = []
+        self._last: dict[str, Any] = {}
+        self._last_begins = 0  # bytes from the beginning of the file
         self._continued = self.path.is_file()
-        if self._continued:
-            with self.path.open(newline="") as file:
-                self._rows = [
-                    {key: value for key, value in row.items() if value} for row in csv.DictReader(file)
-                ]
 
     @property
     def name(self) -> str:
@@ -50,43 +45,53 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds to the row of this step.
+        """Adds to the row of this step, or begins it.
 
         Args:
             metrics: Values by name.
             step: Optimiser step.
         """
-        row = {"step": step if step is not None else len(self._rows), **metrics}
+        row = {"step": int(self._last.get("step", -1)) + 1 if step is None else step, **metrics}
         if self._continued:
             # What an interrupted run logged after its last checkpoint is about to be logged again.
-            self._rows = [old for old in self._rows if not _is_superseded(old, row)]
+            self._rewrite([old for old in self._read() if not _is_superseded(old, row)], [])
             self._continued = False
-        if self._rows and str(self._rows[-1]["step"]) == str(row["step"]):
-            self._rows[-1].update(row)
-        else:
-            self._rows.append(row)
-        self._unsaved += 1
-        if self._unsaved >= ROWS_BETWEEN_SAVES:
-            self.save()
+        same_step = str(self._last.get("step")) == str(row["step"])
+        if same_step:
+            row = self._last | row
+        if row.keys() <= set(self._columns):
+            with self.path.open("r+b") as file:
+                file.seek(self._last_begins if same_step else 0, io.SEEK_SET if same_step else io.SEEK_END)
+                self._last_begins = file.tell()
+                file.truncate()
+                file.write(self._line(row))
+        else:  # a column is new: rare, and the header stands first
+            rows = self._read()
+            self._rewrite(rows[:-1] if same_step else rows, [row])
+        self._last = row
 
-    @rank_zero_only
-    def save(self) -> None:
-        """Writes all rows, to a temporary file first."""
-        if not self._unsaved:
-            return
-        columns = dict.fromkeys(key for row in self._rows for key in row)
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+    def _rewrite(self, rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
+        """Writes the whole file anew, to a temporary one first."""
+        rows = rows + more
+        self._columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [self._line(row) for row in rows]
         partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(columns))
-            writer.writeheader()
-            writer.writerows(self._rows)
+        header = self._line({column: column for column in self._columns})
+        partial.write_bytes(b"".join([header, *lines]))
         partial.replace(self.path)
-        self._unsaved = 0
+        self._last = rows[-1] if rows else {}
+        self._last_begins = len(header) + sum(map(len, lines[:-1]))
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Saves what is left."""
-        self.save()
+    def _line(self, row: dict[str, Any]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerow(row)
+        return text.getvalue().encode()
 
 
 def _is_superseded(old: dict[str, Any], new: dict[str, Any]) -> bool:

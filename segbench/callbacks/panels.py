@@ -1,6 +1,5 @@
 """`panels/`: image | label | prediction | errors of a few images, with the names of the classes."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ class Panels(L.Callback):
                 batch.label[index].cpu().numpy(),
                 labels[index].cpu().numpy(),
             )
-            name = re.sub(r"[^\w.-]+", "_", batch.name[index])  # a name from data never leaves the folder
+            name = pictures.file_name(batch.name[index])
             pictures.write_png(str(folder / f"{split}-step{trainer.global_step:06d}-{name}.png"), picture)
             _log(trainer, f"{split}/{name}", picture)
 

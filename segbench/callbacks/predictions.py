@@ -1,6 +1,5 @@
 """`predictions/`: the label maps of `segbench predict`."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,11 @@ class PredictionFiles(L.Callback):
         if not isinstance(pl_module, Task):
             return
         folder = Path(trainer.default_root_dir) / "predictions"
-        folder.mkdir(exist_ok=True)
+        (folder / "color").mkdir(parents=True, exist_ok=True)
         for labels, name in zip(outputs.cpu().numpy(), batch.name, strict=True):
-            stem = re.sub(r"[^\w.-]+", "_", name)  # a name from data never leaves the folder
+            stem = pictures.file_name(name)
             indices = labels.astype(np.uint8 if pl_module.num_classes <= 256 else np.uint16)
             pictures.write_png(str(folder / f"{stem}.png"), indices)
-            pictures.write_png(str(folder / f"{stem}_color.png"), pictures.colorize(labels, pl_module.palette))
+            pictures.write_png(
+                str(folder / "color" / f"{stem}.png"), pictures.colorize(labels, pl_module.palette)
+            )

@@ -46,7 +46,7 @@ class RunCard(L.Callback):
         self.card: dict[str, Any] = {}
         self._durations: deque[float] = deque(maxlen=TIMED_STEPS)
         self._skip = WARM_UP_STEPS
-        self._begin = 0.0
+        self._last: tuple[int, float] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Writes what is known before the first step."""
@@ -74,20 +74,26 @@ class RunCard(L.Callback):
         }
         self._write(trainer)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Starts the clock."""
-        self._begin = time.perf_counter()
-
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops the clock."""
-        if self._skip:
+        """Takes the time from the end of one optimiser step to the end of the next, loading included.
+
+        Ends are compared, not a step's start and end: on a GPU, which works behind the program, only the pace
+        is real.
+        """
+        if self._last is not None and trainer.global_step == self._last[0]:
+            return  # gradients are being accumulated
+        now = time.perf_counter()
+        if self._last is not None and self._skip:
             self._skip -= 1
-        else:
-            self._durations.append(time.perf_counter() - self._begin)
+        elif self._last is not None:
+            self._durations.append(now - self._last[1])
+        self._last = (trainer.global_step, now)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leaves validation out of the next step's time."""
+        self._last = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes the scores: the best ones while training, in any case the history."""
@@ -136,7 +142,7 @@ class RunCard(L.Callback):
         scores["step"] = trainer.global_step
         fitting = trainer.state.fn == "fit"
         best = self.card["scores"].get(split)
-        if not fitting or best is None or not best["miou"] >= scores["miou"]:
+        if not fitting or best is None or _below(best["miou"], scores["miou"]):
             self.card["scores"][split] = scores
         if fitting:
             # A run that was killed after this step and resumed before it validates here once more.
@@ -184,6 +190,11 @@ def _peak_memory() -> int:
 def _read_card(trainer: L.Trainer) -> dict[str, Any]:
     path = Path(trainer.default_root_dir) / "run.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _below(best: float | None, score: float) -> bool:
+    """Compares scores, of which an undefined one (nan, null once it was written) is below any other."""
+    return best is None or best != best or score > best
 
 
 def _percent(value: float | None) -> str:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal
 
 POSITIONAL = {"images": {"nargs": "+", "type": Path, "help": "Photographs, or folders of photographs."}}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def segment(
@@ -41,7 +40,7 @@ def segment(
     from segbench.data.files import read_image
     from segbench.functional import pictures
 
-    files = _find(images)
+    files = _find(images, out)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -64,9 +63,9 @@ def segment(
             labels = task.segment(batch, window=window, stride=stride)[0].cpu().numpy()
         colors = pictures.colorize(labels, task.palette)
         indices = labels.astype(np.uint8 if task.num_classes <= 256 else np.uint16)
-        pictures.write_png(str(out / f"{name}.png"), indices)
-        pictures.write_png(str(out / f"{name}_color.png"), colors)
-        pictures.write_png(str(out / f"{name}_overlay.png"), pictures.overlay(image, colors, opacity))
+        drawn = (indices, colors, pictures.overlay(image, colors, opacity))
+        for output, picture in zip(_outputs(name), drawn, strict=True):
+            pictures.write_png(str(out / output), picture)
     print(f"{len(files) - len(unreadable)} of {len(files)} photographs are in {out}")
     for line in unreadable:
         print(f"segbench: skipped: {line}", file=sys.stderr)
@@ -74,23 +73,50 @@ def segment(
         raise SystemExit(1)
 
 
-def _find(images: list[Path]) -> dict[str, Path]:
-    """Lists photographs by the name of their output; two of one name are told apart by a number."""
-    files = []
+def _find(images: list[Path], out: Path) -> dict[str, Path]:
+    """Lists photographs by the name of their outputs.
+
+    Args:
+        images: Photographs, or folders of photographs.
+        out: Where outputs go; what lies there already is no photograph.
+
+    Returns:
+        Each photograph by a name of its own: two of one name are told apart by a number.
+
+    Raises:
+        ValueError: If there is none, or an output would replace one of them.
+    """
+    from segbench.data.files import SUFFIXES
+
+    files: list[Path] = []
     for path in images:
         if path.is_dir():
-            files.extend(sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES))
+            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            shown = (file for file in inside if not file.name.startswith("."))
+            own = out.resolve() if out.resolve() != path.resolve() else None  # of an earlier call
+            files.extend(sorted(file for file in shown if own not in file.resolve().parents))
         elif path.is_file():
             files.append(path)
         else:
             raise ValueError(f"there is no photograph {path}")
     if not files:
         raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, images))}")
+    photographs = {file.resolve() for file in files}
     named: dict[str, Path] = {}
+    taken: set[str] = set()
     for file in files:
         name, number = file.stem, 1
-        while name in named:
+        while taken & set(_outputs(name)):
             number += 1
             name = f"{file.stem}-{number}"
+        taken.update(_outputs(name))
         named[name] = file
+    for output in sorted(taken):
+        if (out / output).resolve() in photographs:
+            raise ValueError(f"{out / output} is a photograph and would be written over; give another --out")
     return named
+
+
+def _outputs(name: str) -> tuple[str, str, str]:
+    """Names the files that a photograph leads to: class indices, colours, overlay."""
+    return f"{name}.png", f"{name}_color.png", f"{name}_overlay.png"

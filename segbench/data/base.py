@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,8 +137,12 @@ class SegmentationDataModule(L.LightningDataModule):
         for split in _SPLITS_OF_STAGE[stage]:
             self.dataset(split)
         if stage == "fit":  # whoever trains tests later; a dataset without a test split is no error yet
-            with suppress(FileNotFoundError):
+            try:
                 self.dataset("test")
+            except FileNotFoundError:
+                pass
+            except ValueError as error:  # a public test split often has no masks
+                L.pytorch.utilities.rank_zero_warn(f"training goes on, but the test split is unusable: {error}")
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches of augmented crops, continued where training stands."""

@@ -51,10 +51,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ValueError: If the file is damaged or no picture.
     """
     data = np.fromfile(path, np.uint8)  # unlike cv2.imread, opens any name on any system
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None or not _is_whole(path, data):
         raise ValueError(f"{path} is damaged or cut short: copy it anew, or remove it and its mask")
-    return np.asarray(image, np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:

@@ -1,5 +1,6 @@
 """Weights for a timm vision transformer: from timm's hub, or from a file, read without running code from it."""
 
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import numpy as np
 import timm
 from huggingface_hub import constants
 from timm.models import eva, vision_transformer
@@ -34,8 +36,7 @@ def load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resamp
     elif not source.is_file():
         raise ValueError(f"pretrained: there is no file {source}")
     elif source.suffix == ".npz":
-        vit.load_pretrained(str(source))  # reads plain arrays; object arrays are refused by NumPy
-        return
+        state = _read_npz(vit, model_name, source)
     else:
         try:
             state = timm.models.load_state_dict(str(source), weights_only=True)
@@ -57,6 +58,22 @@ def _fetch(model_name: str) -> dict[str, Tensor]:
             f"pretrained: the weights of {model_name} could not be fetched ({reason[:120]}); without network "
             "give a file, --model.init_args.encoder.init_args.pretrained PATH, or false for random weights"
         ) from error
+
+
+def _read_npz(vit: Any, model_name: str, source: Path) -> dict[str, Tensor]:
+    """Reads weights in the form of AugReg, by timm's own reader, at the grid they were trained at."""
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            tokens = next(arrays[key].shape[1] for key in arrays if key.endswith("pos_embedding"))
+        side = math.isqrt(tokens - 1)
+        rows, columns = vit.patch_embed.patch_size
+        native: Any = timm.create_model(model_name, num_classes=0, img_size=(side * rows, side * columns))
+        native.load_pretrained(str(source))
+    except Exception as error:
+        raise ValueError(
+            f"pretrained: {source} holds no AugReg weights of {model_name} ({type(error).__name__}: {error})"
+        ) from error
+    return dict(native.state_dict())
 
 
 @contextmanager

@@ -9,8 +9,8 @@ patches and prefix tokens are dropped. Unlike there, the unused classification h
 """
 
 import math
+from functools import partial
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import timm
@@ -86,7 +86,7 @@ class TimmViT(Encoder):
         vit.prune_intermediate_layers(self._depths, prune_norm=False, prune_head=True)
         vit.set_grad_checkpointing(grad_checkpointing)
         if not isinstance(vit, Eva):
-            vit._pos_embed = MethodType(_add_position_embedding, vit)
+            vit._pos_embed = partial(_add_position_embedding, vit)
             vit.pos_embed_resampling = pos_embed_resampling
         self.vit = vit
 

@@ -1,5 +1,6 @@
 """Label maps as pictures: colours, overlays, and panels with a legend. Arrays are RGB uint8."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,6 +129,18 @@ def shrink(picture: NDArray[Any], longest: int, nearest: bool = False) -> NDArra
         return picture
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA))
+
+
+def file_name(name: str) -> str:
+    """Turns the name of an image into a file name that cannot lead out of a folder.
+
+    Args:
+        name: As a dataset has it, folders and all.
+
+    Returns:
+        Folders set apart by two underscores, anything unusual replaced by one.
+    """
+    return re.sub(r"[^\w.-]+", "_", name.strip("/.").replace("/", "__"))
 
 
 def write_png(path: str, picture: NDArray[Any]) -> None:

@@ -174,17 +174,17 @@ def mosaics(
     tops, lefts = anchors(size[0], window[0], stride[0]), anchors(size[1], window[1], stride[1])
 
     predictions = _predict(image, forward, tops, lefts, window, windows_per_batch)
+    rows = columns = None  # the same for all images, once the first prediction shows its grid
     for _ in range(len(image)):
         windows, padded = zip(*islice(predictions, len(tops) * len(lefts)), strict=True)
         classes, height, width = windows[0].shape
         grid = torch.stack(windows).view(len(tops), len(lefts), classes, height, width)
-        rows = windows_map(tops, window[0], height, padded[0][0])
-        columns = windows_map(lefts, window[1], width, padded[0][1])
-        yield Mosaic(
-            grid.permute(0, 3, 2, 1, 4).flatten(0, 1).flatten(2),
-            chain(rows, bilinear_map(size[0], out_size[0])),
-            chain(columns, bilinear_map(size[1], out_size[1])),
-        )
+        if rows is None or columns is None:
+            rows = windows_map(tops, window[0], height, padded[0][0])
+            columns = windows_map(lefts, window[1], width, padded[0][1])
+            rows = chain(rows, bilinear_map(size[0], out_size[0]))
+            columns = chain(columns, bilinear_map(size[1], out_size[1]))
+        yield Mosaic(grid.permute(0, 3, 2, 1, 4).flatten(0, 1).flatten(2), rows, columns)
 
 
 def _predict(

@@ -59,7 +59,8 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     Returns:
         Fractions in float64: `miou`, `macc`, `aacc` are scalars, `iou` and `acc` `(K,)`; nan where undefined.
     """
-    confusion = confusion.double()
+    # float64 is unknown to MPS.
+    confusion = (confusion.cpu() if confusion.device.type == "mps" else confusion).double()
     hit, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     iou, acc = hit / (true + predicted - hit), hit / true
     return {

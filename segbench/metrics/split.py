@@ -1,20 +1,17 @@
-"""All that is counted over one split: the total, and every image by itself."""
+"""All that is counted over one split: every image by itself, and from that the scores of the whole."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from segbench.metrics.ledger import ConfusionLedger
-from segbench.metrics.segmentation import SegmentationScores
+from segbench.metrics.ledger_file import Ledger
+from segbench.metrics.segmentation import scores
 
 
 class SplitScores(nn.Module):
-    """Scores and ledger of one split, updated together.
-
-    Attributes:
-        scores: One confusion matrix for the split.
-        ledger: One for each image.
-    """
+    """Ledger of a split, and the scores of the sum over its images: every pixel is counted once, for both."""
 
     def __init__(self, num_classes: int, ignore_index: int) -> None:
         """Starts from zero.
@@ -24,8 +21,8 @@ class SplitScores(nn.Module):
             ignore_index: Of the true labels.
         """
         super().__init__()
-        self.scores = SegmentationScores(num_classes, ignore_index)
-        self.ledger = ConfusionLedger(num_classes, ignore_index)
+        self.num_classes = num_classes
+        self._ledger = ConfusionLedger(num_classes, ignore_index)
 
     def update(self, labels: Tensor, targets: Tensor, names: Sequence[str]) -> None:
         """Counts a batch.
@@ -35,10 +32,25 @@ class SplitScores(nn.Module):
             targets: `(B, H, W)` true.
             names: Of the images.
         """
-        self.scores.update(labels, targets)
-        self.ledger.update(labels, targets, names)
+        self._ledger.update(labels, targets, names)
+
+    def ledger(self) -> Ledger:
+        """Gathers the counts of every image from all processes; all of them must call it.
+
+        Returns:
+            Sorted by name.
+        """
+        ledger: Ledger = self._ledger.compute()
+        return ledger
+
+    def scores(self) -> dict[str, Tensor]:
+        """Scores the whole split; all processes must call it.
+
+        Returns:
+            As `segbench.metrics.segmentation.scores`, on the CPU.
+        """
+        return scores(torch.from_numpy(self.ledger().total(self.num_classes)))
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.scores.reset()
-        self.ledger.reset()
+        self._ledger.reset()

@@ -3,7 +3,8 @@
 Source: the MeanShifter thesis, and its author's code (https://github.com/JohnnyKaz/mmsegmentation), which
 settles that one projection with bias is shared by all iterations, and that there is neither residual nor norm.
 Unlike there, the N×N matrix of weights is never written out where the backend of
-`scaled_dot_product_attention` can avoid it.
+`scaled_dot_product_attention` can avoid it; and the classifier behind it starts as Segmenter's (see
+`segbench.decoders.linear`), not from torch's default, so that the linear reference differs in the shift alone.
 """
 
 import torch.nn.functional as F
@@ -13,7 +14,8 @@ from segbench.functional.tokens import map_to_tokens, tokens_to_map
 from segbench.necks.base import IterativeNeck
 from segbench.types import FeatureInfo, Features
 
-# Below this many tokens the N×N matrix is cheap and padding costs more than it saves (2048² floats: 16 MiB).
+# Up to here the N×N matrix is cheap and padding takes longer than it saves: with 64 of 192 channels on two CPU
+# cores it took 1.4 times as long at 1024 tokens, and 0.78 times at 4096, there with a tenth of the memory.
 MANY_TOKENS = 2048
 
 

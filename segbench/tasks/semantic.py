@@ -99,6 +99,11 @@ class SemanticTask(Task):
         self.losses = nn.ModuleList(
             build(num_classes, ignore_index) for build in ([CrossEntropy] if losses is None else losses)
         )
+        names = [str(loss.name) for loss in self.losses]
+        self._loss_names = [  # two of one name are told apart by a number
+            name if names.count(name) == 1 else f"{name}_{names[:index].count(name) + 1}"
+            for index, name in enumerate(names)
+        ]
         _override_iterations(self.necks, neck_iterations)
 
         self.window, self.stride, self.resize = window, stride, resize
@@ -161,9 +166,9 @@ class SemanticTask(Task):
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
         label = F.pad(batch.label, missing, value=self.ignore_index)  # as padded as the image
         total = torch.zeros((), device=label.device)
-        for loss in self.losses:
+        for name, loss in zip(self._loss_names, self.losses, strict=True):
             value = loss(prediction, label)
-            self.log(f"train/{loss.name}", value.detach())
+            self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
@@ -194,7 +199,7 @@ class SemanticTask(Task):
         self._log_scores("test")
 
     def _log_scores(self, split: str) -> None:
-        scores = self.counts[split].scores.compute()
+        scores = self.counts[split].scores()
         for name in ("miou", "macc", "aacc"):
             self.log(f"{split}/{name}", scores[name].float(), prog_bar=name == "miou")
         for name, value in zip(self.class_names, scores["iou"].float(), strict=True):

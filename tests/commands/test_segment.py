@@ -61,6 +61,20 @@ def test_labels_colours_and_overlay(tmp_path, checkpoint, capsys):
     assert np.array_equal(colors, np.array(task.palette)[expected])
 
 
+def test_nothing_is_written_over(tmp_path, checkpoint, capsys):
+    photos = [photograph(tmp_path / "in" / name) for name in ("x.png", "y.png", "y_color.png")]
+    before = [path.read_bytes() for path in photos]
+    command = ["segment", "--checkpoint", str(checkpoint), str(tmp_path / "in"), "--out"]
+    with pytest.raises(SystemExit):
+        main([*command, str(tmp_path / "in")])
+    assert "is a photograph and would be written over" in capsys.readouterr().err
+    for _ in range(2):  # the second time, what the first wrote is no photograph
+        main([*command, str(tmp_path / "in" / "labelled")])
+        assert "3 of 3" in capsys.readouterr().out
+    assert len(list((tmp_path / "in" / "labelled").iterdir())) == 9  # y's colours and y_color's labels differ
+    assert [path.read_bytes() for path in photos] == before
+
+
 def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, checkpoint, capsys):
     photograph(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"this is no JPEG")

@@ -109,10 +109,13 @@ def test_masks_missing_before_training_starts(root):
     one_line(error)
 
 
-def test_masks_missing_in_the_test_split_are_found_before_training_too(root):
+def test_masks_missing_in_the_test_split_are_said_before_training_and_stop_only_tests(root):
     (root / "masks/test/0.png").unlink()
+    data = module(root)
+    with pytest.warns(UserWarning, match=r"training goes on, .*images/test/0\.png has no mask"):
+        data.setup("fit")
     with pytest.raises(ValueError, match=r"images/test/0\.png has no mask"):
-        module(root).setup("fit")
+        data.setup("test")
 
 
 def test_a_missing_test_split_matters_only_to_tests(root):

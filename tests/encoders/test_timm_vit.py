@@ -132,6 +132,56 @@ def test_weights_from_a_file(tmp_path, suffix, size):
         torch.testing.assert_close(encoder.vit.pos_embed[:, 1:], resized.flatten(2).transpose(1, 2))
 
 
+def augreg_arrays(vit):
+    """Writes a timm transformer as AugReg files have it: flax names, kernels with inputs first."""
+    state = {name: value.detach().numpy() for name, value in vit.state_dict().items()}
+    heads, width = vit.blocks[0].attn.num_heads, vit.embed_dim
+    arrays = {
+        "cls": state["cls_token"],
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+    }
+    for i in range(len(vit.blocks)):
+        ours, theirs = f"blocks.{i}.", f"Transformer/encoderblock_{i}/"
+        for norm, layer in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            arrays[f"{theirs}{layer}/scale"] = state[f"{ours}{norm}.weight"]
+            arrays[f"{theirs}{layer}/bias"] = state[f"{ours}{norm}.bias"]
+        attention = f"{theirs}MultiHeadDotProductAttention_1/"
+        weights, biases = (np.split(state[f"{ours}attn.qkv.{kind}"], 3) for kind in ("weight", "bias"))
+        for part, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            arrays[f"{attention}{part}/kernel"] = weight.T.reshape(width, heads, -1)
+            arrays[f"{attention}{part}/bias"] = bias.reshape(heads, -1)
+        arrays[f"{attention}out/kernel"] = state[f"{ours}attn.proj.weight"].T.reshape(heads, -1, width)
+        arrays[f"{attention}out/bias"] = state[f"{ours}attn.proj.bias"]
+        for number, layer in enumerate(("fc1", "fc2")):
+            arrays[f"{theirs}MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}mlp.{layer}.weight"].T
+            arrays[f"{theirs}MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}mlp.{layer}.bias"]
+    return arrays
+
+
+@pytest.mark.parametrize("resampling", ["bilinear", "bicubic-antialias"])
+def test_weights_in_the_form_of_augreg(tmp_path, resampling):
+    source = timm.create_model(TINY, img_size=128)
+    np.savez(tmp_path / "Ti_16.npz", **augreg_arrays(source))
+    encoder = TimmViT((64, 96), TINY, pretrained=tmp_path / "Ti_16.npz", pos_embed_resampling=resampling)
+    expected = source.state_dict()
+    for name, value in encoder.vit.state_dict().items():
+        if name != "pos_embed":
+            torch.testing.assert_close(value, expected[name], msg=name)
+    grid = source.pos_embed[:, 1:].reshape(1, 8, 8, 192).permute(0, 3, 1, 2)
+    mode, antialias = resampling.split("-")[0], "antialias" in resampling
+    resized = F.interpolate(grid, (4, 6), mode=mode, antialias=antialias, align_corners=False)
+    torch.testing.assert_close(encoder.vit.pos_embed[:, 1:], resized.flatten(2).transpose(1, 2))
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    with pytest.raises(ValueError, match=r"pretrained: .*other\.npz holds no AugReg weights"):
+        TimmViT((32, 32), TINY, pretrained=tmp_path / "other.npz")
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "small.pth"
     torch.save(timm.create_model("vit_small_patch16_224").state_dict(), path)

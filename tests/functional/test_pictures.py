@@ -33,6 +33,20 @@ def test_legend_shows_every_colour_and_breaks_lines():
     assert {tuple(color) for color in palette} <= colors
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("city/frame 1", "city__frame_1"),
+        ("../../etc/passwd", "etc__passwd"),
+        ("/root", "root"),
+        ("ü.x-1", "ü.x-1"),
+    ],
+)
+def test_names_from_data_stay_in_their_folder(name, expected):
+    assert pictures.file_name(name).strip("_") == expected
+    assert "/" not in pictures.file_name(name)
+
+
 def test_shrink_keeps_shape_and_never_mixes_labels():
     labels = np.zeros((100, 50), np.uint8)
     labels[50:] = 9

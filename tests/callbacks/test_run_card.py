@@ -1,0 +1,33 @@
+"""run.json's figures mean what they say."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from segbench.callbacks import run_card
+from segbench.callbacks.run_card import RunCard
+
+
+def test_step_time_is_the_pace_of_optimiser_steps_without_validation(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(run_card.time, "perf_counter", lambda: now)
+    card = RunCard([])
+    card._skip = 0
+    trainer = SimpleNamespace(global_step=0)
+    for step in range(1, 6):
+        for half in range(2):  # two batches make a step; loading and computing take a second each
+            now += 2.0
+            trainer.global_step = step if half else step - 1
+            card.on_train_batch_end(trainer, None, None, None, 0)
+        if step == 3:
+            now += 100.0
+            card.on_validation_start(trainer, None)
+    assert list(card._durations) == pytest.approx([4.0] * len(card._durations))
+    assert len(card._durations) >= 3
+
+
+@pytest.mark.parametrize("undefined", [None, float("nan")])
+def test_an_undefined_score_is_below_any_other(undefined):
+    assert run_card._below(undefined, 0.0)
+    assert not run_card._below(0.5, 0.4)
+    assert not run_card._below(0.5, float("nan"))
