@@ -207,10 +207,13 @@ def main(args: list[str] | None = None) -> None:
         before = os.environ.get(RUN_FOLDER_VARIABLE)
         try:
             SegbenchCLI(_expand_checkpoint(args, Path(scratch)))
-        finally:  # the next run of this process gets a folder of its own
+        finally:  # the next run of this process gets a folder and a W&B run of its own
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
             if before is not None:
                 os.environ[RUN_FOLDER_VARIABLE] = before
+            wandb = sys.modules.get("wandb")
+            if wandb is not None and wandb.run is not None:
+                wandb.finish()
 
 
 def _quieten_lightning() -> None:

@@ -46,7 +46,8 @@ class RunCard(L.Callback):
         self.card: dict[str, Any] = {}
         self._durations: deque[float] = deque(maxlen=TIMED_STEPS)
         self._skip = WARM_UP_STEPS
-        self._last: tuple[int, float] | None = None
+        self._step = 0
+        self._last: float | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Writes what is known before the first step."""
@@ -74,6 +75,10 @@ class RunCard(L.Callback):
         }
         self._write(trainer)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts from the step at which a resumed run stands."""
+        self._step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -82,14 +87,14 @@ class RunCard(L.Callback):
         Ends are compared, not a step's start and end: on a GPU, which works behind the program, only the pace
         is real.
         """
-        if self._last is not None and trainer.global_step == self._last[0]:
+        if trainer.global_step == self._step:
             return  # gradients are being accumulated
         now = time.perf_counter()
         if self._last is not None and self._skip:
             self._skip -= 1
         elif self._last is not None:
-            self._durations.append(now - self._last[1])
-        self._last = (trainer.global_step, now)
+            self._durations.append(now - self._last)
+        self._step, self._last = trainer.global_step, now
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leaves validation out of the next step's time."""

@@ -85,7 +85,8 @@ def test_losses_add_up_with_their_weights():
     task.log = lambda name, value, **kwargs: logged.update({name: value})
     batch = Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long), ("a",))
     loss = task.training_step(batch, 0)
-    torch.testing.assert_close(loss.detach(), 2.5 * logged["train/cross_entropy"])
+    assert logged["train/cross_entropy_1"] == logged["train/cross_entropy_2"]
+    torch.testing.assert_close(loss.detach(), 2.5 * logged["train/cross_entropy_1"])
 
 
 def test_iterations_are_overridden():
