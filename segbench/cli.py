@@ -6,6 +6,7 @@ import sys
 import warnings
 from argparse import ArgumentParser as ArgumentParserLite
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
 from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
 from segbench.tasks.base import Task
-from segbench.tasks.checkpoint import check_fits, model_config, read_checkpoint
+from segbench.tasks.checkpoint import check_classes, check_fits, check_trust, model_config, read_checkpoint
 from segbench.verbs import TRAINER_VERBS, run
 
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
@@ -41,21 +42,26 @@ LINKS = ("ignore_index", "img_size", "class_names", "palette")
 class SegbenchCLI(LightningCLI):
     """LightningCLI that writes into a folder of the run's own, where no checkpoint overrides in silence."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], command: list[str]) -> None:
         """Parses, builds and runs.
 
         Args:
-            args: As on the command line.
+            args: As on the command line, `--checkpoint` expanded.
+            command: As the user wrote it.
         """
         self._args = args
+        self._command = command
         self._config_yaml = ""
         super().__init__(
             Task,
             SegmentationDataModule,
             save_config_callback=None,  # the run folder gets its config.yaml here
             seed_everything_default=0,
-            parser_kwargs={key: {"exit_on_error": False} for key in self.subcommands()}
-            | {"exit_on_error": False},
+            parser_kwargs={
+                "prog": "segbench",
+                "exit_on_error": False,
+                **{verb: {"prog": f"segbench {verb}", "exit_on_error": False} for verb in self.subcommands()},
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,
@@ -120,7 +126,11 @@ class SegbenchCLI(LightningCLI):
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
         self.experiment = config.experiment = config.experiment or experiment_name(self._args)
-        self._config_yaml = self._parser(self.subcommand).dump(config, skip_none=False)
+        check_classes(config.model)
+        # Without the checkpoint: a run that goes on is configured as it was when it began.
+        repeatable = config.clone()
+        repeatable.ckpt_path = None
+        self._config_yaml = self._parser(self.subcommand).dump(repeatable, skip_none=False)
         continued = run_of(self._checkpoint_path) if self.subcommand == "fit" and not self._departs else None
         if RUN_FOLDER_VARIABLE in os.environ:
             self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
@@ -141,7 +151,13 @@ class SegbenchCLI(LightningCLI):
             check_fits(self.model, self._checkpoint, self._checkpoint_path or "")
             del self._checkpoint  # Lightning reads it again; twice in memory is once too often
         config = self.config_init[self.subcommand].trainer
-        self.run_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"the run folder {self.run_folder} cannot be made ({error.strerror}); "
+                "name another place by --runs_dir DIR"
+            ) from error
         os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
         rank_zero_only(write_config)(self.run_folder, self._config_yaml)
         self.trainer_defaults["callbacks"] = [
@@ -156,7 +172,7 @@ class SegbenchCLI(LightningCLI):
         if loggers and self.subcommand == "fit":
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
         # Last, so that where everything is stands on the last lines, behind the progress bar's.
-        self.trainer_defaults["callbacks"].append(RunCard(self._args, self._checkpoint_path))
+        self.trainer_defaults["callbacks"].append(RunCard(self._command, self._checkpoint_path))
         return super().instantiate_trainer(
             default_root_dir=str(self.run_folder),
             logger=loggers or False,
@@ -206,7 +222,7 @@ def main(args: list[str] | None = None) -> None:
     with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
         before = os.environ.get(RUN_FOLDER_VARIABLE)
         try:
-            SegbenchCLI(_expand_checkpoint(args, Path(scratch)))
+            SegbenchCLI(_expand_checkpoint(args, Path(scratch)), args)
         finally:  # the next run of this process gets a folder and a W&B run of its own
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
             if before is not None:
@@ -263,6 +279,7 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
             f"{found.checkpoint} carries a configuration that is not understood ({type(error).__name__}); "
             "give it by --config … --ckpt_path CKPT"
         ) from error
+    check_trust(kept, found.checkpoint)
     config = scratch / "checkpoint.yaml"
     config.write_text(yaml.safe_dump(kept))
     return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]
@@ -291,12 +308,20 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _has_wandb_key() -> bool:
+    """Tells whether W&B knows the user: by the environment, or by what `wandb login` leaves in netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].split("/")[0]
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return netrc.is_file() and host in netrc.read_text()
+
+
 def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:
-    try:
-        import wandb
-    except ModuleNotFoundError as error:
-        raise ValueError("logger: wandb is not installed; pip install 'segbench[wandb]'") from error
-    offline = "WANDB_MODE" not in os.environ and wandb.api.api_key is None
+    if find_spec("wandb") is None:
+        raise ValueError("logger: wandb is not installed; pip install 'segbench[wandb]'")
+    # wandb.api would know the key, but settles its mode when it is first asked.
+    offline = os.environ.get("WANDB_MODE") == "offline" or not _has_wandb_key()
     # The folder names the run, so that a resumed run finds itself again.
     return WandbLogger(
         name=f"{experiment}/{folder.name}",
@@ -304,5 +329,6 @@ def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:
         id=folder.name,
         resume="allow",
         offline=offline,
+        mode="offline" if offline else os.environ.get("WANDB_MODE", "online"),
         project=os.environ.get("WANDB_PROJECT", "segbench"),
     )

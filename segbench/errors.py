@@ -65,7 +65,7 @@ def readable(error: BaseException) -> str:
         elif not _NOISE.match(line):
             told.append(_CALLABLE.sub("", line).partition(". Got value: Namespace(")[0])
     text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
-    if "the following arguments are required" in text:
+    if re.search(r"arguments are required: (fit|validate|test|predict)\.", text):
         text += "; give them by --config experiments/NAME.yaml"
     elif re.search(r"Option '\S+' is not accepted", text):
         text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list what is"

@@ -191,6 +191,7 @@ def test_test_and_validate_need_the_checkpoint_alone(tiny, capsys):
         assert card["verb"] == verb
         assert card["checkpoint"].endswith("best.ckpt")
         assert len(load_ledger(own / "ledger.npz").ledger.names) == count
+        assert card["command"] == ["segbench", verb, "--checkpoint", str(run / "checkpoints" / "best.ckpt")]
         if verb == "validate":
             assert card["scores"][split]["miou"] == pytest.approx(best)
     assert {path: path.read_bytes() for path in saved} == saved  # what was there is untouched
@@ -315,10 +316,14 @@ def test_a_killed_process_leaves_a_checkpoint_that_loads(tiny):
     segbench.load(checkpoint)
 
 
-def test_wandb_works_offline_and_keeps_its_run(tiny):
+def test_wandb_works_offline_and_keeps_its_run(tiny, monkeypatch):
     pytest.importorskip("wandb")
+    for variable in ("WANDB_MODE", "WANDB_API_KEY"):  # neither account nor network
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", str(tiny.parent / "netrc"))
     run = fit(tiny, "--logger", "wandb", "--trainer.max_steps", "2")
     assert list((run / "wandb").glob(f"offline-run-*-{run.name}"))
+    assert not (run / "config.1.yaml").exists()
     assert (run / "metrics.csv").is_file()
     assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
     last = str(run / "checkpoints" / "last.ckpt")
@@ -427,6 +432,83 @@ def test_a_process_killed_at_any_moment_goes_on_to_the_same_weights(tiny):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("joint", ["encoder", "decoder", "necks"])
+@pytest.mark.parametrize("package", ["os", "torch"])
+def test_a_strangers_checkpoint_runs_no_code(tiny, capsys, tmp_path, joint, package):
+    run = fit(tiny)
+    call = {
+        "os": {"class_path": "os.system", "init_args": {"command": "touch executed"}},
+        "torch": {"class_path": "torch.save", "init_args": {"f": "executed"}},
+    }[package]
+    content = torch.load(run / "checkpoints" / "last.ckpt")
+    config = yaml.safe_load(content["segbench"]["config"])
+    for settings in (content["hyper_parameters"], config["model"]["init_args"]):
+        settings[joint] = [call] if joint == "necks" else call
+    content["segbench"]["config"] = yaml.safe_dump(config)
+    torch.save(content, "evil.ckpt")
+    expected = "none of segbench's" if package == "os" else "is no class"
+    with pytest.raises(ValueError, match=expected):
+        segbench.load("evil.ckpt")
+    assert expected in refuse(capsys, "test", "--checkpoint", "evil.ckpt")
+    Path("photo.png").write_bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert expected in refuse(capsys, "segment", "--checkpoint", "evil.ckpt", "photo.png", "--out", "out")
+    assert not Path("executed").exists()
+
+
+def test_packages_of_the_users_own_can_be_trusted(tiny, monkeypatch):
+    code = "from segbench.decoders.linear import LinearDecoder\nclass Theirs(LinearDecoder):\n    pass\n"
+    Path("their_decoder.py").write_text(code)
+    monkeypatch.syspath_prepend(Path.cwd())
+    run = fit(tiny, "--model.init_args.decoder", "their_decoder.Theirs", experiment="linear")
+    with pytest.raises(ValueError, match="allow it by SEGBENCH_TRUST=their_decoder"):
+        segbench.load(run / "checkpoints" / "best.ckpt")
+    monkeypatch.setenv("SEGBENCH_TRUST", "their_decoder")
+    assert type(segbench.load(run / "checkpoints" / "best.ckpt").decoder).__name__ == "Theirs"
+
+
+def test_what_is_changed_when_a_run_goes_on_is_what_the_optimiser_does(tiny):
+    run = fit(tiny)
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    args += ["--trainer.max_steps", "6", "--model.init_args.optimizer.init_args.momentum", "0.5"]
+    main(["fit", *args, "--model.init_args.optimizer.init_args.lr", "0.01"])
+    (own,) = set(Path("runs").glob("*/*")) - {run}
+    (state,) = torch.load(own / "checkpoints" / "last.ckpt")["optimizer_states"]
+    assert {group["momentum"] for group in state["param_groups"]} == {0.5}
+    rates = [float(row["lr-SGD/pg1"]) for row in read_rows(own) if row.get("lr-SGD/pg1")]
+    expected = [(0.01 - 1e-4) * (1 - step / 6) ** 0.9 + 1e-4 for step in (4, 5)]
+    assert rates == pytest.approx(expected)
+
+
+def test_best_is_written_before_last_and_not_believed_without_its_file(tiny):
+    run = fit(tiny)
+    Path("elsewhere.ckpt").write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    main(
+        [
+            "fit",
+            "--config",
+            str(run / "config.yaml"),
+            "--ckpt_path",
+            "elsewhere.ckpt",
+            "--trainer.max_steps",
+            "6",
+        ]
+    )
+    (own,) = set(Path("runs").glob("*/*")) - {run}
+    assert (own / "checkpoints" / "best.ckpt").is_file()
+    assert (own / "ledger.npz").is_file()
+    assert not list(own.rglob("*.partial"))
+
+
+def test_every_overlay_falls_to_a_floor_below_its_rate(tmp_path, capsys):
+    for overlay in (EXPERIMENTS / "data").glob("*.yaml"):
+        configs = ["--config", str(EXPERIMENTS / "meanshift.yaml"), "--config", str(overlay)]
+        with pytest.raises(SystemExit):
+            main(["fit", *configs, "--print_config"])
+        model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+        floor, rate = model["schedule"]["init_args"]["min_lr"], model["optimizer"]["init_args"]["lr"]
+        assert floor <= 0.1 * rate, overlay
+
+
 def test_foreign_configurations_in_a_checkpoint_are_refused(tiny, capsys):
     run = fit(tiny)
     content = torch.load(run / "checkpoints" / "last.ckpt")
@@ -511,6 +593,9 @@ MISTAKES = {
     "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint nothing.ckpt"),
     "no config": (["--config", "nothing.yaml"], "nothing.yaml"),
     "runs is a file": (["--runs_dir", "tiny.yaml"], "tiny.yaml"),
+    "a function where a class belongs": (["--model.init_args.decoder", "os.abort"], "class"),
+    "no loss": (["--model.init_args.losses", "[]"], "at least one"),
+    "floor above the rate": (["--model.init_args.optimizer.init_args.lr", "1e-5"], "lower min_lr"),
     "empty batch": (["--data.init_args.batch_size", "0"], "batch_size=0"),
     "no end": (["--trainer.max_steps", "-1"], "max_steps"),
 }
@@ -530,7 +615,7 @@ def test_no_permission_to_write(tiny, capsys, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", forbidden)  # tests may run as root, whom no mode bits stop
     line = refuse(capsys, "fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", str(tiny))
-    assert "Permission denied: runs" in line
+    assert "cannot be made (Permission denied); name another place by --runs_dir DIR" in line
 
 
 def test_checkpoints_that_do_not_fit(tiny, capsys):

@@ -14,7 +14,7 @@ class Checkpoints(Checkpoint):
     """Saves the state of the run.
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
-    `best.ckpt` is a copy of it whenever `val/miou` is higher than ever. Lightning writes to a temporary
+    `best.ckpt` whenever `val/miou` is higher than ever. Lightning writes to a temporary
     file first, so that a kill while writing leaves the previous one whole.
 
     Attributes:
@@ -31,32 +31,39 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self._saved_step = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets a best score whose checkpoint is not here: the run began elsewhere."""
+        if not (_folder(trainer) / "best.ckpt").is_file():
+            self.best_score = None
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves every few optimiser steps."""
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
-            self._save(trainer)
+            self._save(trainer, "last.ckpt")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Saves, and copies what is best."""
+        """Saves what is best, then the same as last."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = float(trainer.callback_metrics.get("val/miou", float("nan")))
-        improved = score > (-1.0 if self.best_score is None else self.best_score)  # nan is never above
-        if improved:
+        if score > (-1.0 if self.best_score is None else self.best_score):  # nan is never above
             self.best_score = score
-        last = self._save(trainer)
-        if improved and trainer.is_global_zero:
-            partial = last.with_name("best.ckpt.partial")
-            shutil.copyfile(last, partial)
-            partial.replace(last.with_name("best.ckpt"))
+            # In this order: killed in between, the run goes on from before this validation.
+            best = self._save(trainer, "best.ckpt")
+            if trainer.is_global_zero:
+                partial = best.with_name("last.ckpt.partial")
+                shutil.copyfile(best, partial)
+                partial.replace(best.with_name("last.ckpt"))
+        else:
+            self._save(trainer, "last.ckpt")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the very last step, whatever the interval."""
         if trainer.global_step != self._saved_step:
-            self._save(trainer)
+            self._save(trainer, "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
         """Remembers the best score across interruptions."""
@@ -66,11 +73,15 @@ class Checkpoints(Checkpoint):
         """Recalls the best score."""
         self.best_score = state_dict["best_score"]
 
-    def _save(self, trainer: L.Trainer) -> Path:
-        path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    def _save(self, trainer: L.Trainer, name: str) -> Path:
+        path = _folder(trainer) / name
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         return path
+
+
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 class SelfDescribing(L.Callback):

@@ -16,6 +16,11 @@ class LedgerFile(L.Callback):
         """Starts without a best score."""
         self.best_score = -1.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets a best score whose ledger is not here: the run began elsewhere."""
+        if not (Path(trainer.default_root_dir) / "ledger.npz").is_file():
+            self.best_score = -1.0
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes, if this validation is the best so far."""
         if trainer.sanity_checking:

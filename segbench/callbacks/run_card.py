@@ -121,8 +121,8 @@ class RunCard(L.Callback):
         first, best = self.card["history"][:1], self.card["scores"].get("val")
         if stage == "fit" and first and best:
             print(
-                f"validation mIoU rose from {_percent(first[0]['miou'])} (step {first[0]['step']}) "
-                f"to {_percent(best['miou'])} (step {best['step']})"
+                f"validation mIoU {_percent(first[0]['miou'])} at step {first[0]['step']}, "
+                f"best {_percent(best['miou'])} at step {best['step']}"
             )
         for split, scores in self.card["scores"].items():
             print(
@@ -194,7 +194,10 @@ def _peak_memory() -> int:
 
 def _read_card(trainer: L.Trainer) -> dict[str, Any]:
     path = Path(trainer.default_root_dir) / "run.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged; move it away to go on without its history") from error
 
 
 def _below(best: float | None, score: float) -> bool:

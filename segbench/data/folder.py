@@ -180,6 +180,8 @@ def read_classes(root: Path, file: str) -> list[str]:
         FileNotFoundError: If there is no such file.
     """
     path = root / file
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: give the dataset's by --data.init_args.root DIR")
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {path}: write the class names into it, one per line in the order of their ids, or give"

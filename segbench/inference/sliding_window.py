@@ -30,6 +30,8 @@ class WindowPrediction(NamedTuple):
     size: tuple[int, int]
 
 
+MOST_ENLARGED_PIXELS = 2**26  # 8192 × 8192: beyond that an image is so long and thin that it is a mistake
+
 Forward = Callable[[Tensor], WindowPrediction]
 """Takes `(n, 3, h, w)` RGB windows, uint8 or float on the same 0..255 scale."""
 
@@ -169,6 +171,11 @@ def mosaics(
     if stride[0] > window[0] or stride[1] > window[1]:
         raise ValueError(f"stride {stride} exceeds window {window}: pixels between windows would get no label")
     size = enlarge_size(_size(image), window)
+    if size != _size(image) and size[0] * size[1] > MOST_ENLARGED_PIXELS:
+        raise ValueError(
+            f"an image of {_size(image)} would have to be enlarged to {size} for windows of {window}; "
+            "give a smaller window"
+        )
     if size != _size(image):
         image = resize_image(image.float(), size)
     tops, lefts = anchors(size[0], window[0], stride[0]), anchors(size[1], window[1], stride[1])

@@ -26,13 +26,16 @@ class Schedule(LRScheduler, ABC):
             warmup_steps: Steps of linear rise from almost 0 to the full rate.
 
         Raises:
-            ValueError: If there are no steps, or no more than the warm-up takes.
+            ValueError: If warm-up takes all steps, or the floor is above the rate.
         """
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 f"a schedule of {total_steps} optimiser steps cannot have {warmup_steps} of warm-up; "
                 "lower warmup_steps or raise trainer.max_steps"
             )
+        lowest = min(float(group["lr"]) / group.get("lr_scale", 1.0) for group in optimizer.param_groups)
+        if min_lr > lowest:
+            raise ValueError(f"min_lr {min_lr} is above the learning rate {lowest}; lower min_lr")
         self.total_steps = total_steps
         self.min_lr = min_lr
         self.warmup_steps = warmup_steps
@@ -58,6 +61,9 @@ class Schedule(LRScheduler, ABC):
         """
         self.last_epoch = state_dict["last_epoch"]
         self._last_lr = self.get_lr()
+        # The optimiser was restored with the rate of the schedule that it was saved with.
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
 
     def get_lr(self) -> list[float | Tensor]:
         """Computes each group's rate from the step alone, so that resuming is exact."""

@@ -1,14 +1,20 @@
 """Checkpoints that say by themselves what they are: read safely, checked, rebuilt."""
 
+import os
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from segbench.encoders.base import weights_follow
 from segbench.tasks.base import Task
+
+# Packages whose classes a checkpoint may name, and the arguments of a task that are classes to be built.
+TRUSTED = {"segbench", "torch", "albumentations"}
+JOINTS = ("encoder", "necks", "decoder", "losses", "optimizer", "schedule")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -63,6 +69,61 @@ def model_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": saved}
 
 
+def check_trust(config: Any, path: str | Path) -> None:
+    """Refuses a configuration from a checkpoint that names code from anywhere but known packages.
+
+    A class path makes Python import its module; a stranger's file must not choose which.
+
+    Args:
+        config: The configuration, or a part of it.
+        path: The checkpoint, for the message.
+
+    Raises:
+        ValueError: If a class lies outside segbench, torch and albumentations, and its package is not named in
+            the environment variable `SEGBENCH_TRUST`.
+    """
+    if isinstance(config, dict):
+        named = [config["class_path"]] if "class_path" in config else []
+        # jsonargparse takes a bare string for a class path as well.
+        named += [part for key in JOINTS for part in _as_list(config.get(key)) if isinstance(part, str)]
+        for name in named:
+            package = str(name).partition(".")[0]
+            if package not in TRUSTED and package not in os.environ.get("SEGBENCH_TRUST", "").split():
+                raise ValueError(
+                    f"{path} is built with {name}, which is none of segbench's; "
+                    f"if you know the file, allow it by SEGBENCH_TRUST={package}"
+                )
+            if not isinstance(locate(str(name)), type):
+                raise ValueError(f"{path} is built with {name}, which is no class that is known here")
+        for value in config.values():
+            check_trust(value, path)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            check_trust(value, path)
+
+
+def check_classes(model: Namespace) -> None:
+    """Refuses functions where classes belong: jsonargparse would call them.
+
+    Args:
+        model: The parsed configuration of a task, before anything is built from it.
+
+    Raises:
+        ValueError: If a joint of the task is anything but a class.
+    """
+    for joint in JOINTS:
+        for part in _as_list(model.get(f"init_args.{joint}")):
+            name = part.class_path if isinstance(part, Namespace) and "class_path" in part else part
+            if not isinstance(locate(name) if isinstance(name, str) else name, type):
+                raise ValueError(f"{joint}: {name} is no class")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]
+
+
 def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
     """Compares keys and shapes before anything is overwritten.
 
@@ -106,12 +167,14 @@ def load_task(path: str | Path) -> Task:
         ValueError: If the checkpoint is none of ours, or damaged.
     """
     checkpoint = read_checkpoint(path)
+    check_trust(model_config(checkpoint), path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     try:
         config = parser.parse_object({"model": model_config(checkpoint)})
     except Exception as error:
         raise ValueError(f"{path}: its configuration is not understood: {error}") from error
+    check_classes(config.model)
     with weights_follow():
         task: Task = parser.instantiate_classes(config).model
     check_fits(task, checkpoint, path)

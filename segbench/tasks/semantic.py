@@ -99,6 +99,8 @@ class SemanticTask(Task):
         self.losses = nn.ModuleList(
             build(num_classes, ignore_index) for build in ([CrossEntropy] if losses is None else losses)
         )
+        if not len(self.losses):
+            raise ValueError("losses: at least one is needed; null stands for plain cross-entropy")
         names = [str(loss.name) for loss in self.losses]
         self._loss_names = [  # two of one name are told apart by a number
             name if names.count(name) == 1 else f"{name}_{names[:index].count(name) + 1}"
@@ -159,6 +161,15 @@ class SemanticTask(Task):
         if self._compile:
             for module in (self.encoder, *self.necks, self.decoder):
                 module.compile()
+
+    def on_train_start(self) -> None:
+        """Lets the configuration win over what a checkpoint restored into the optimiser.
+
+        Momentum and decay, that is; the learning rate is the schedule's.
+        """
+        (optimizer,) = self.trainer.optimizers
+        for group, configured in zip(optimizer.param_groups, self._configured, strict=True):
+            group.update({key: value for key, value in configured.items() if key != "lr"})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Adds up the weighted losses."""
@@ -227,6 +238,9 @@ class SemanticTask(Task):
         if total_steps == float("inf"):
             raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
         schedule = self._schedule(optimizer, int(total_steps))
+        self._configured = [
+            {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+        ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

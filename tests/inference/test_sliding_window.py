@@ -216,3 +216,8 @@ def test_says_what_does_not_fit(image, forward, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         segment(image, forward, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_too_thin_for_the_window_is_refused_before_memory_is_filled():
+    with pytest.raises(ValueError, match="give a smaller window"):
+        sliding_window.segment(torch.zeros(1, 3, 8, 20000, dtype=torch.uint8), None, window=512)
