@@ -121,6 +121,11 @@ class SegbenchCLI(LightningCLI):
             if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
                 print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
                 self._departs = True
+        ours = self._checkpoint.get("segbench", {}).get("config")
+        if self.config.subcommand == "fit" and ours is not None:
+            for key, here, there in _differences(config.data.as_dict(), yaml.safe_load(ours)["data"]):
+                print(f"data.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
+                self._departs = True
 
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
@@ -136,6 +141,11 @@ class SegbenchCLI(LightningCLI):
             self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
         else:
             self.run_folder = continued or new_run_folder(Path(config.runs_dir), self.experiment)
+        given = config.trainer.logger
+        for logger in given if isinstance(given, list) else [given]:
+            # Loggers whose folder is the working directory by default write into the run folder as well.
+            if isinstance(logger, Namespace) and logger.get("init_args.save_dir") in {".", None}:
+                logger["init_args.save_dir"] = str(self.run_folder)
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; with a checkpoint at hand no pretrained weights are fetched."""
@@ -199,9 +209,7 @@ class SegbenchCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
         if subcommand == "predict":
-            kwargs["return_predictions"] = (
-                False  # they are written to files; a list of all would fill the memory
-            )
+            kwargs["return_predictions"] = False  # files have them; a list of all would fill the memory
         return kwargs
 
 

@@ -335,6 +335,15 @@ def test_wandb_works_offline_and_keeps_its_run(tiny, monkeypatch):
     assert [int(row["step"]) for row in read_rows(run)] == [0, 1, 2, 3]
 
 
+def test_loggers_of_the_yaml_write_into_the_run_folder_too(tiny):
+    pytest.importorskip("wandb")
+    logger = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"offline": True}}
+    run = fit(tiny, "--trainer.logger", json.dumps(logger), "--trainer.max_steps", "2")
+    assert (run / "wandb").is_dir()
+    assert (run / "metrics.csv").is_file()
+    assert {path.name for path in Path().iterdir()} == {"tiny.yaml", "runs"}
+
+
 def test_tensorboard_by_one_option(tiny):
     pytest.importorskip("tensorboard")
     run = fit(tiny, "--logger", "tensorboard", "--trainer.max_steps", "2")
@@ -381,6 +390,15 @@ def test_going_back_to_the_best_checkpoint_begins_a_run_of_its_own(tiny):
     main(["fit", *args, "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
     assert len(list(Path("runs").glob("*/*"))) == 2
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_data_begin_a_run_of_their_own(tiny, capsys):
+    run = fit(tiny)
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    with pytest.warns(UserWarning, match="images come in another order"):
+        main(["fit", *args, "--trainer.max_steps", "6", "--data.init_args.seed", "7"])
+    assert "data.init_args.seed: 7 here, 0 in" in capsys.readouterr().err
+    assert len(list(Path("runs").glob("*/*"))) == 2
 
 
 def test_a_model_configured_otherwise_begins_a_run_of_its_own(tiny, capsys):
