@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from argparse import ArgumentParser as ArgumentParserLite
+from argparse import HelpFormatter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
+from segbench.option_help import option_help
 from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import check_classes, check_fits, check_trust, model_config, read_checkpoint
@@ -37,6 +39,15 @@ from segbench.verbs import TRAINER_VERBS, run
 
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
 LINKS = ("ignore_index", "img_size", "class_names", "palette")
+
+
+class HelpfulParser(LightningArgumentParser):
+    """A parser whose help goes on with the options of the classes that YAML names."""
+
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        """Adds the options of tasks, parts and datasets to those of the verb."""
+        text: str = super().format_help(formatter)
+        return text + option_help() if self.prog != "segbench" else text
 
 
 class SegbenchCLI(LightningCLI):
@@ -62,6 +73,7 @@ class SegbenchCLI(LightningCLI):
                 "exit_on_error": False,
                 **{verb: {"prog": f"segbench {verb}", "exit_on_error": False} for verb in self.subcommands()},
             },
+            parser_class=HelpfulParser,
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=args,
