@@ -132,6 +132,15 @@ def test_fit_leaves_a_complete_run_folder_and_nothing_else(tiny, capsys):
     assert all(Path(line.split()[1]).exists() for line in last_lines)
 
 
+def test_history_may_begin_before_the_first_step(tiny):
+    run = fit(tiny, "--trainer.num_sanity_val_steps", "-1")
+    history = json.loads((run / "run.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [0, 2, 4]
+    assert 0 <= history[0]["miou"] <= 1
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    assert json.loads((run / "run.json").read_text())["history"] == history
+
+
 def test_two_runs_of_one_experiment_do_not_collide(tiny):
     assert fit(tiny, "--trainer.max_steps", "2") != fit(tiny, "--trainer.max_steps", "2")
 

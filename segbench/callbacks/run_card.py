@@ -104,6 +104,11 @@ class RunCard(L.Callback):
         """Notes the scores: the best ones while training, in any case the history."""
         if not trainer.sanity_checking:
             self._note(trainer, "val")
+        elif trainer.num_sanity_val_steps == float("inf") and not self.card["history"]:
+            # num_sanity_val_steps: -1 scores the whole split before the first step: where learning starts from.
+            scores = pl_module.counts["val"].scores() if isinstance(pl_module, Task) else {}
+            before = {name: float(scores[name]) for name in ("miou", "macc", "aacc") if name in scores}
+            self.card["history"] = [{"step": 0, **before}] if before else []
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes the scores."""
