@@ -6,8 +6,9 @@ from pathlib import Path
 
 from segbench.verbs import run
 
-# Threads that wait by spinning make many small operations fifty times slower wherever something else (loader
-# workers, another run) shares the cores. Read when torch is imported, so it is set before.
+# Threads that wait by spinning made many small operations up to fifty times slower where something else (loader
+# workers, another run) shared the cores; on idle cores waiting without it costs a sixth. Read when torch is
+# imported, so it is set before.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
