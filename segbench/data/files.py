@@ -53,7 +53,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     data = np.fromfile(path, np.uint8)  # unlike cv2.imread, opens any name on any system
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None or not _is_whole(path, data):
-        raise ValueError(f"{path} is no picture, damaged or cut short: copy it anew, or take it away")
+        raise ValueError(f"{path} is damaged or cut short, or no picture: copy it anew, or take it away")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
 
 
