@@ -262,6 +262,7 @@ def _quieten_lightning() -> None:
         r"Found \d+ module\(s\) in eval mode",  # a frozen encoder is meant to be
         r"It is recommended to use `self\.log\(.*sync_dist",  # counts are summed over processes before
         r".*isinstance\(treespec, LeafSpec\)",  # inside Lightning
+        r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile, between two parts
     ):
         warnings.filterwarnings("ignore", message=message)
 

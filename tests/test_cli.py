@@ -419,6 +419,8 @@ def test_a_model_configured_otherwise_begins_a_run_of_its_own(tiny, capsys):
 
 
 @pytest.mark.slow
+# torch's compiler looks at the gradient of what one compiled part hands to the next.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_parts_train_and_their_checkpoint_loads(tiny):
     run = fit(tiny, "--model.init_args.compile", "true")
     plain = fit(tiny)
