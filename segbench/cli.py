@@ -62,7 +62,6 @@ class SegbenchCLI(LightningCLI):
         """
         self._args = args
         self._command = command
-        self._config_yaml = ""
         super().__init__(
             Task,
             SegmentationDataModule,

@@ -66,9 +66,10 @@ def _run_command(verb: str, args: list[str]) -> None:
     """Turns the command's function into a parser: its arguments, their types, its docstring."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    function = getattr(import_module(f"segbench.commands.{verb}"), verb)
+    module = import_module(f"segbench.commands.{verb}")
+    function = getattr(module, verb)
     parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
-    positional = getattr(import_module(f"segbench.commands.{verb}"), "POSITIONAL", {})
+    positional = getattr(module, "POSITIONAL", {})
     parser.add_function_arguments(function, skip=set(positional))
     for name, options in positional.items():
         parser.add_argument(name, **options)

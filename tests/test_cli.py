@@ -339,8 +339,8 @@ def test_wandb_works_offline_and_keeps_its_run(tiny, monkeypatch):
     main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", last, "--trainer.max_steps", "4"])
     assert list(Path("runs").glob("*/*")) == [run]
     # One identity for both parts: `wandb sync` joins them into one run.
-    parts = {path.name.rsplit("-", 3)[0] for path in (run / "wandb").glob(f"offline-run-*-{run.name}")}
-    assert all(part.startswith("offline-run") for part in parts)
+    assert len(list((run / "wandb").glob(f"offline-run-*-{run.name}"))) == 2
+    assert len(list((run / "wandb").glob("offline-run-*"))) == 2
     assert [int(row["step"]) for row in read_rows(run)] == [0, 1, 2, 3]
 
 
@@ -384,12 +384,15 @@ def test_options_of_training(tiny):
     assert len({row[key] for row in rates[:1] for key in row if key.startswith("lr-")}) > 2
 
 
-def test_accumulated_batches_are_one_step_of_a_large_batch(tiny):
-    few = fit(tiny, "--trainer.accumulate_grad_batches", "2", "--data.init_args.batch_size", "1")
-    one = fit(tiny, "--trainer.max_steps", "4", "--data.init_args.batch_size", "1")
-    steps = [torch.load(run / "checkpoints" / "last.ckpt")["global_step"] for run in (few, one)]
-    assert steps == [4, 4]
-    assert json.loads((few / "run.json").read_text())["history"][-1]["step"] == 4
+def test_accumulated_batches_are_steps_of_a_larger_batch(tiny):
+    still = ["--model.init_args.encoder.init_args.drop_path_rate", "0"]  # drawn anew for every batch
+    large = fit(tiny, *still)
+    small = fit(tiny, *still, "--data.init_args.batch_size", "1")
+    summed = fit(tiny, *still, "--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", "2")
+    states = [torch.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (large, small, summed)]
+    weights = [torch.cat([value.flatten() for value in state.values()]) for state in states]
+    # Not 0, since each crop is averaged over its own labelled pixels: 0.15. Without accumulation it would be 1.
+    assert (weights[2] - weights[0]).norm() < 0.3 * (weights[1] - weights[0]).norm()
 
 
 def test_going_back_to_the_best_checkpoint_begins_a_run_of_its_own(tiny):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,10 @@ def time_side_by_side(
             if counts:
                 seconds[name].append(time.perf_counter() - start)
     first = next(iter(seconds.values()))
-    return {name: Timing(_median(runs), _median(_ratios(runs, first))) for name, runs in seconds.items()}
+    return {
+        name: Timing(median(runs), median(run / other for run, other in zip(runs, first, strict=True)))
+        for name, runs in seconds.items()
+    }
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
@@ -78,11 +82,3 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _ratios(runs: list[float], reference: list[float]) -> list[float]:
-    return [run / other for run, other in zip(runs, reference, strict=True)]
-
-
-def _median(values: list[float]) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))

@@ -8,14 +8,15 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from segbench import __version__
+from segbench.atomic import replacing
 
 
 class Checkpoints(Checkpoint):
     """Saves the state of the run.
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
-    `best.ckpt` whenever `val/miou` is higher than ever. Lightning writes to a temporary
-    file first, so that a kill while writing leaves the previous one whole.
+    `best.ckpt` whenever `val/miou` is higher than ever. Lightning writes to a temporary file first, so that a
+    kill while writing leaves the previous one whole.
 
     Attributes:
         best_score: Highest `val/miou` so far; None before the first validation.
@@ -48,15 +49,13 @@ class Checkpoints(Checkpoint):
         """Saves what is best, then the same as last."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        score = float(trainer.callback_metrics.get("val/miou", float("nan")))
-        if score > (-1.0 if self.best_score is None else self.best_score):  # nan is never above
-            self.best_score = score
+        if is_best(trainer):
+            self.best_score = float(trainer.callback_metrics["val/miou"])
             # In this order: killed in between, the run goes on from before this validation.
             best = self._save(trainer, "best.ckpt")
             if trainer.is_global_zero:
-                partial = best.with_name("last.ckpt.partial")
-                shutil.copyfile(best, partial)
-                partial.replace(best.with_name("last.ckpt"))
+                with replacing(best.with_name("last.ckpt")) as draft:
+                    shutil.copyfile(best, draft)
         else:
             self._save(trainer, "last.ckpt")
 
@@ -78,6 +77,23 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         return path
+
+
+def is_best(trainer: L.Trainer) -> bool:
+    """Tells whether the validation that just ended scored higher than all before it.
+
+    The one rule by which checkpoint, ledger and `run.json` agree. Lightning calls checkpoint callbacks after
+    all others, so that those who ask do so before the best score is raised.
+
+    Args:
+        trainer: While it fits.
+
+    Returns:
+        False where nothing was labelled (nan).
+    """
+    (keeper,) = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints))
+    score = float(trainer.callback_metrics.get("val/miou", float("nan")))
+    return score > (-1.0 if keeper.best_score is None else keeper.best_score)
 
 
 def _folder(trainer: L.Trainer) -> Path:

@@ -12,6 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from segbench.atomic import replacing
+
 
 class MetricsCSV(Logger):
     """Writes `metrics.csv` into a run folder, every value at once: a kill loses none that was logged."""
@@ -77,14 +79,13 @@ class MetricsCSV(Logger):
             return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
     def _rewrite(self, rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
-        """Writes the whole file anew, to a temporary one first."""
+        """Writes the whole file anew."""
         rows = rows + more
         self._columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [self._line(row) for row in rows]
-        partial = self.path.with_suffix(".partial")
         header = self._line({column: column for column in self._columns})
-        partial.write_bytes(b"".join([header, *lines]))
-        partial.replace(self.path)
+        with replacing(self.path) as draft:
+            draft.write_bytes(b"".join([header, *lines]))
         self._last = rows[-1] if rows else {}
         self._last_begins = len(header) + sum(map(len, lines[:-1]))
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 
 from segbench.functional import pictures
 from segbench.tasks.base import Task
@@ -30,7 +29,7 @@ class PredictionFiles(L.Callback):
         (folder / "color").mkdir(parents=True, exist_ok=True)
         for labels, name in zip(outputs.cpu().numpy(), batch.name, strict=True):
             stem = pictures.file_name(name)
-            indices = labels.astype(np.uint8 if pl_module.num_classes <= 256 else np.uint16)
+            indices = pictures.index_image(labels, pl_module.num_classes)
             pictures.write_png(str(folder / f"{stem}.png"), indices)
             pictures.write_png(
                 str(folder / "color" / f"{stem}.png"), pictures.colorize(labels, pl_module.palette)

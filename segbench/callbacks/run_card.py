@@ -15,6 +15,8 @@ from typing import Any
 import lightning as L
 import torch
 
+from segbench.atomic import replacing
+from segbench.callbacks.checkpoints import is_best
 from segbench.provenance import commit, processor
 from segbench.tasks.base import Task
 
@@ -151,8 +153,7 @@ class RunCard(L.Callback):
         scores["iou"] = {name.removeprefix(prefix): v for name, v in metrics.items() if name.startswith(prefix)}
         scores["step"] = trainer.global_step
         fitting = trainer.state.fn == "fit"
-        best = self.card["scores"].get(split)
-        if not fitting or best is None or _below(best["miou"], scores["miou"]):
+        if not fitting or split not in self.card["scores"] or is_best(trainer):
             self.card["scores"][split] = scores
         if fitting:
             # A run that was killed after this step and resumed before it validates here once more.
@@ -165,10 +166,8 @@ class RunCard(L.Callback):
             self.card["step_time_s"] = statistics.median(self._durations)
         self.card["peak_memory_bytes"] = max(self.card["peak_memory_bytes"] or 0, _peak_memory())
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "run.json"
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(_without_nan(self.card), indent=2) + "\n")
-            partial.replace(path)
+            with replacing(Path(trainer.default_root_dir) / "run.json") as draft:
+                draft.write_text(json.dumps(_without_nan(self.card), indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:
@@ -203,11 +202,6 @@ def _read_card(trainer: L.Trainer) -> dict[str, Any]:
         return dict(json.loads(path.read_text())) if path.is_file() else {}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged; move it away to go on without its history") from error
-
-
-def _below(best: float | None, score: float) -> bool:
-    """Compares scores, of which an undefined one (nan, null once it was written) is below any other."""
-    return best is None or best != best or score > best
 
 
 def _percent(value: float | None) -> str:

@@ -32,7 +32,6 @@ def segment(
     """
     import sys
 
-    import numpy as np
     import torch
     from rich.progress import track
 
@@ -62,7 +61,7 @@ def segment(
             batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(place)
             labels = task.segment(batch, window=window, stride=stride)[0].cpu().numpy()
         colors = pictures.colorize(labels, task.palette)
-        indices = labels.astype(np.uint8 if task.num_classes <= 256 else np.uint16)
+        indices = pictures.index_image(labels, task.num_classes)
         drawn = (indices, colors, pictures.overlay(image, colors, opacity))
         for output, picture in zip(_outputs(name), drawn, strict=True):
             pictures.write_png(str(out / output), picture)

@@ -32,6 +32,19 @@ def colorize(labels: Labels, palette: Sequence[Sequence[int]]) -> Image:
     return np.asarray(table[index], dtype=np.uint8)
 
 
+def index_image(labels: Labels, num_classes: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Makes a label map writable as a grey PNG.
+
+    Args:
+        labels: `(H, W)`.
+        num_classes: `K`.
+
+    Returns:
+        `(H, W)`, 8 bits where that holds every class, otherwise 16.
+    """
+    return labels.astype(np.uint8) if num_classes <= 256 else labels.astype(np.uint16)
+
+
 def overlay(image: Image, colors: Image, opacity: float = 0.5) -> Image:
     """Lays colours over a photograph.
 

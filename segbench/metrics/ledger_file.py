@@ -1,6 +1,5 @@
 """Confusion counts of every single image, in memory and as `ledger.npz`; needs NumPy alone."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segbench.atomic import replacing
 
 
 class Ledger(NamedTuple):
@@ -77,15 +78,10 @@ def save_ledger(path: Path, ledger: Ledger, split: str, class_names: Sequence[st
     _check(path, ledger, len(class_names))
     names, offsets, rows = np.array(ledger.names, str), ledger.offsets, ledger.rows
     classes = np.array(class_names, str)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file, split=np.array(split), class_names=classes, names=names, offsets=offsets, rows=rows
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(
+            file, split=np.array(split), class_names=classes, names=names, offsets=offsets, rows=rows
+        )
 
 
 def load_ledger(path: Path) -> SavedLedger:

@@ -167,14 +167,14 @@ def load_task(path: str | Path) -> Task:
         ValueError: If the checkpoint is none of ours, or damaged.
     """
     checkpoint = read_checkpoint(path)
-    check_trust(model_config(checkpoint), path)
+    saved = model_config(checkpoint)
+    check_trust(saved, path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     try:
-        config = parser.parse_object({"model": model_config(checkpoint)})
+        config = parser.parse_object({"model": saved})
     except Exception as error:
         raise ValueError(f"{path}: its configuration is not understood: {error}") from error
-    check_classes(config.model)
     with weights_follow():
         task: Task = parser.instantiate_classes(config).model
     check_fits(task, checkpoint, path)

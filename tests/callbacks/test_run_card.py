@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from segbench.callbacks import run_card
+from segbench.callbacks.checkpoints import Checkpoints, is_best
 from segbench.callbacks.run_card import RunCard
 
 
@@ -26,8 +27,18 @@ def test_step_time_is_the_pace_of_optimiser_steps_without_validation(monkeypatch
     assert list(card._durations) == pytest.approx([4.0] * 3)  # 1 to 2, 2 to 3, 4 to 5
 
 
-@pytest.mark.parametrize("undefined", [None, float("nan")])
-def test_an_undefined_score_is_below_any_other(undefined):
-    assert run_card._below(undefined, 0.0)
-    assert not run_card._below(0.5, 0.4)
-    assert not run_card._below(0.5, float("nan"))
+@pytest.mark.parametrize(
+    ("best", "score", "expected"),
+    [
+        (None, 0.0, True),
+        (None, float("nan"), False),
+        (0.5, 0.4, False),
+        (0.5, 0.6, True),
+        (0.5, float("nan"), False),
+    ],
+)
+def test_one_rule_says_what_is_best(best, score, expected):
+    keeper = Checkpoints()
+    keeper.best_score = best
+    trainer = SimpleNamespace(checkpoint_callbacks=[keeper], callback_metrics={"val/miou": score})
+    assert is_best(trainer) is expected
