@@ -50,10 +50,14 @@ class Encoder(nn.Module, ABC):
     An encoder owns pixel mean and standard deviation, so that images travel as uint8.
 
     Attributes:
-        info: What the maps look like.
+        info: What the maps look like: a map of stride `s` has `⌈H'/s⌉ × ⌈W'/s⌉` cells, where `H'×W'` is the
+            size of the padded image.
+        fixed_size: Whether only images of `img_size` can be encoded. Evaluation then slides a window of that
+            size unless told otherwise.
     """
 
     info: FeatureInfo
+    fixed_size: bool = False
 
     @abstractmethod
     def forward(self, image: Tensor) -> Features:
@@ -64,6 +68,9 @@ class Encoder(nn.Module, ABC):
 
         Returns:
             The padded normalised image and the feature maps.
+
+        Raises:
+            ValueError: If the size is fixed and the image has another.
         """
 
     @abstractmethod

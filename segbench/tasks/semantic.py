@@ -1,6 +1,7 @@
 """Semantic segmentation: encoder → necks → decoder → losses and scores, and nothing but the wiring."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from segbench.decoders.base import Decoder
-from segbench.encoders.base import Encoder
+from segbench.encoders.base import Encoder, weights_follow
 from segbench.inference import sliding_window
 from segbench.inference.sliding_window import WindowPrediction
 from segbench.losses.base import Loss
@@ -35,6 +36,7 @@ class SemanticTask(Task):
         class_names: list[str],
         palette: list[list[int]],
         ignore_index: int = 255,
+        from_scratch: bool = False,
         necks: list[Callable[[FeatureInfo], Neck]] | None = None,
         losses: list[Callable[[int, int], Loss]] | None = None,
         optimizer: Callable[[Iterable[Any]], Optimizer] = lambda params: SGD(params, lr=1e-3, momentum=0.9),
@@ -58,6 +60,7 @@ class SemanticTask(Task):
             class_names: `K` names. From the data module.
             palette: `K` RGB colours. From the data module.
             ignore_index: Label of pixels that take no part. From the data module.
+            from_scratch: Start from random weights even where the encoder is configured with pretrained ones.
             necks: Features → features, in this order.
             losses: Added up with their weights; the default is one plain cross-entropy.
             optimizer: Any torch optimiser; its learning rate is that of necks and decoder.
@@ -66,7 +69,8 @@ class SemanticTask(Task):
             layer_decay: Further factor for each encoder layer below the deepest; 1 for none.
             neck_iterations: Iterations of every iterative neck from now on, whatever it was built with; may
                 differ between training and test (the thesis's L′_ms).
-            window: `(height, width)` of sliding windows in evaluation; null takes each image whole.
+            window: `(height, width)` of sliding windows in evaluation; null takes each image whole, or
+                windows of `img_size` where the encoder knows no other size.
             stride: Step between windows; null puts them side by side.
             resize: `(long, short)` limits to which an image is scaled, keeping its shape, before evaluation;
                 labels come out at its own resolution. ADE20K is scored with (2048, 512).
@@ -88,7 +92,8 @@ class SemanticTask(Task):
                 f"and {len(self.palette)} colours"
             )
 
-        self.encoder = encoder((img_size[0], img_size[1]))
+        with weights_follow() if from_scratch else nullcontext():
+            self.encoder = encoder((img_size[0], img_size[1]))
         info = self.encoder.info
         self.necks = nn.Sequential()
         for build in necks or []:
@@ -108,6 +113,8 @@ class SemanticTask(Task):
         ]
         _override_iterations(self.necks, neck_iterations)
 
+        if window is None and self.encoder.fixed_size:
+            window = (img_size[0], img_size[1])
         self.window, self.stride, self.resize = window, stride, resize
         self.windows_per_batch = windows_per_batch
         self._optimizer, self._schedule = optimizer, schedule
@@ -171,8 +178,12 @@ class SemanticTask(Task):
         for group, configured in zip(optimizer.param_groups, self._configured, strict=True):
             group.update({key: value for key, value in configured.items() if key != "lr"})
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Adds up the weighted losses."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Adds up the weighted losses.
+
+        Returns:
+            `loss`, and for callbacks the detached `prediction`.
+        """
         prediction, (height, width) = self(batch.image)
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
         label = F.pad(batch.label, missing, value=self.ignore_index)  # as padded as the image
@@ -182,7 +193,7 @@ class SemanticTask(Task):
             self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
         self.log("train/loss", total.detach(), prog_bar=True)
-        return total
+        return {"loss": total, "prediction": _detached(prediction)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch and returns its labels `(B, H, W)`."""
@@ -242,6 +253,15 @@ class SemanticTask(Task):
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _detached(prediction: Prediction) -> Prediction:
+    boundary, colors = prediction.boundary, prediction.colors
+    return Prediction(
+        prediction.logits.detach(),
+        None if boundary is None else boundary.detach(),
+        None if colors is None else colors.detach(),
+    )
 
 
 def _override_iterations(necks: nn.Sequential, iterations: int | None) -> None:

@@ -14,9 +14,9 @@ from segbench.tasks.semantic import SemanticTask
 from segbench.types import Batch
 
 
-def make(num_classes=4, img_size=(32, 32), necks=None, depths=None, **options):
+def make(num_classes=4, img_size=(32, 32), necks=None, depths=None, pretrained=False, **options):
     return SemanticTask(
-        encoder=partial(TimmViT, depths=depths),
+        encoder=partial(TimmViT, depths=depths, pretrained=pretrained),
         decoder=LinearDecoder,
         img_size=img_size,
         num_classes=num_classes,
@@ -84,7 +84,7 @@ def test_losses_add_up_with_their_weights():
     logged = {}
     task.log = lambda name, value, **kwargs: logged.update({name: value})
     batch = Batch(torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long), ("a",))
-    loss = task.training_step(batch, 0)
+    loss = task.training_step(batch, 0)["loss"]
     assert logged["train/cross_entropy_1"] == logged["train/cross_entropy_2"]
     torch.testing.assert_close(loss.detach(), 2.5 * logged["train/cross_entropy_1"])
 
@@ -110,3 +110,23 @@ def test_compiling_keeps_keys_and_results():
 def test_names_and_colours_must_be_one_for_each_class():
     with pytest.raises(ValueError, match="4 classes, but 1 class names and 1 colours"):
         SemanticTask(TimmViT, LinearDecoder, (32, 32), 4, ["one"], [[0, 0, 0]])
+
+
+def test_an_encoder_of_one_size_is_evaluated_in_windows_of_that_size():
+    class Fixed(TimmViT):
+        fixed_size = True
+
+        def forward(self, image):
+            assert image.shape[-2:] == (32, 32)
+            return super().forward(image)
+
+    names, palette = ["a", "b"], [[0, 0, 0], [255, 255, 255]]
+    task = SemanticTask(partial(Fixed, depths=[0]), LinearDecoder, (32, 32), 2, names, palette).eval()
+    for size in [(32, 32), (50, 40), (20, 90)]:
+        assert task.segment(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape == (1, *size)
+
+
+def test_from_scratch_fetches_no_weights():
+    with pytest.raises(ValueError, match="there is no file nowhere"):
+        make(depths=[0], pretrained="nowhere.pth")
+    assert count(make(depths=[0], from_scratch=True, pretrained="nowhere.pth")) == count(make(depths=[0]))

@@ -1,0 +1,1 @@
+"""Blocks that two rooms or more are built of."""
