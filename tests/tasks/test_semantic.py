@@ -74,7 +74,7 @@ def test_training_loss_ignores_what_was_padded():
     image = torch.randint(0, 256, (2, 3, 40, 53), dtype=torch.uint8)
     label = torch.randint(0, 4, (2, 40, 53), dtype=torch.uint8)
     label[:, :3] = 255
-    loss = task.training_step(Batch(image, label, ("a", "b")), 0)
+    loss = task.training_step(Batch(image, label, ("a", "b")), 0)["loss"]
     logits = F.interpolate(task(image)[0].logits, (48, 64), mode="bilinear")[..., :40, :53]
     torch.testing.assert_close(loss, F.cross_entropy(logits, label.long(), ignore_index=255))
 
