@@ -25,3 +25,11 @@ class Decoder(nn.Module, ABC):
             Logits `(B, K, h, w)`, and boundary or colours where the decoder has them; the same in training
             and evaluation.
         """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that weight decay leaves alone, beside biases and norms.
+
+        Returns:
+            Names as in `named_parameters()`.
+        """
+        return set()

@@ -27,6 +27,14 @@ class Neck(nn.Module, ABC):
             Features as `info` describes them.
         """
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the parameters that weight decay leaves alone, beside biases and norms.
+
+        Returns:
+            Names as in `named_parameters()`.
+        """
+        return set()
+
 
 class IterativeNeck(Neck):
     """A neck that repeats one step; the number of repetitions may be changed after training.

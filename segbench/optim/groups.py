@@ -1,6 +1,6 @@
 """Parameter groups: slower encoder, slower shallow layers, no decay where decay does harm."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -21,12 +21,12 @@ def parameter_groups(
     """Sorts trainable parameters into groups for an optimiser.
 
     A group carries `lr_scale`, by which its learning rate is multiplied once the optimiser is built (see
-    `scale_learning_rates`). Biases, norms and what the encoder names are exempt from weight decay.
+    `scale_learning_rates`). Biases, norms and what parts name by `no_weight_decay()` are exempt from decay.
 
     Args:
         by_depth: The encoder's parameters, which are scaled by depth.
         exempt: Names among them that do not decay.
-        others: Necks, decoder, losses; their scale is 1.
+        others: Necks, decoder, losses; their scale is 1. Any module in them may have `no_weight_decay()`.
         encoder_lr_scale: Factor of the whole encoder.
         layer_decay: Further factor for each layer of depth below the deepest (BEiT, https://arxiv.org/abs/2106.08254,
             uses 0.65 to 0.9); 1 treats all layers alike.
@@ -54,12 +54,21 @@ def parameter_groups(
         for name, parameter in parameters:
             add(parameter, scale, parameter.ndim > 1 and name not in exempt)
     for module in others:
+        spared = _spared(module)
         for parameter in module.parameters():
-            add(parameter, 1.0, parameter.ndim > 1)
+            add(parameter, 1.0, parameter.ndim > 1 and id(parameter) not in spared)
     return [
         {"params": parameters, "lr_scale": scale} | ({} if decays else {"weight_decay": 0.0})
         for (scale, decays), parameters in groups.items()
     ]
+
+
+def _spared(module: nn.Module) -> set[int]:
+    spared = set()
+    for part in module.modules():
+        names: Callable[[], set[str]] = getattr(part, "no_weight_decay", set)
+        spared |= {id(part.get_parameter(name)) for name in names()}
+    return spared
 
 
 def scale_learning_rates(optimizer: Optimizer) -> Optimizer:
