@@ -1,7 +1,8 @@
-"""Weights for a timm vision transformer: from timm's hub, or from a file, read without running code from it."""
+"""Weights for timm's models: from timm's hub, or from a file, read without running code from it."""
 
 import math
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,21 +32,51 @@ def load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resamp
     Raises:
         ValueError: If the weights cannot be had, are no weights, or do not fit.
     """
-    if source is True:
-        state = _fetch(model_name)
-    elif not source.is_file():
-        raise ValueError(f"pretrained: there is no file {source}")
-    elif source.suffix == ".npz":
+    if source is not True and source.is_file() and source.suffix == ".npz":
         state = _read_npz(vit, model_name, source)
     else:
-        try:
-            state = timm.models.load_state_dict(str(source), weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"pretrained: {source} is no file of weights that can be read without running code from it "
-                f"({type(error).__name__}); give a safetensors, pth or AugReg npz file"
-            ) from error
+        state = _read(model_name, source, "safetensors, pth or AugReg npz")
     _fit_and_load(vit, state, str(source if source is not True else model_name), resampling)
+
+
+def load_cnn_weights(cnn: Any, model_name: str, source: Literal[True] | Path, dropped: set[str]) -> None:
+    """Loads weights into a headless convolutional network and accounts for every key.
+
+    Args:
+        cnn: The network.
+        model_name: Its name in timm.
+        source: true for timm's own weights, or a file.
+        dropped: Keys of the whole network that the headless one has not.
+
+    Raises:
+        ValueError: If the weights cannot be had, are no weights, or do not fit.
+    """
+    state = _read(model_name, source, "safetensors or pth")
+    name = str(source if source is not True else model_name)
+    translate = getattr(sys.modules[type(cnn).__module__], "checkpoint_filter_fn", None)
+    try:
+        if translate is not None:  # from the names that the network's authors gave
+            state = translate(state, cnn)
+        state = {key: value for key, value in state.items() if key not in dropped}
+        report = cnn.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+        raise _misfit(name, error) from error
+    # Old files do not say how many batches their norms have seen, nor does anything depend on it.
+    _account([key for key in report.missing_keys if "num_batches_tracked" not in key], report, name)
+
+
+def _read(model_name: str, source: Literal[True] | Path, kinds: str) -> dict[str, Tensor]:
+    if source is True:
+        return _fetch(model_name)
+    if not source.is_file():
+        raise ValueError(f"pretrained: there is no file {source}")
+    try:
+        return dict(timm.models.load_state_dict(str(source), weights_only=True))
+    except Exception as error:
+        raise ValueError(
+            f"pretrained: {source} is no file of weights that can be read without running code from it "
+            f"({type(error).__name__}); give a {kinds} file"
+        ) from error
 
 
 def _fetch(model_name: str) -> dict[str, Tensor]:
@@ -100,9 +131,17 @@ def _fit_and_load(vit: Any, state: dict[str, Tensor], source: str, resampling: R
         state = {name: value for name, value in state.items() if not name.startswith(heads)}
         report = vit.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, AttributeError, ValueError) as error:
-        first = str(error).strip().splitlines()
-        raise ValueError(f"pretrained: {source} does not fit this encoder: {first[-1].strip()}") from error
+        raise _misfit(source, error) from error
     missing = [name for name in report.missing_keys if not name.startswith(("fc_norm.", "attn_pool."))]
+    _account(missing, report, source)
+
+
+def _misfit(source: str, error: Exception) -> ValueError:
+    lines = str(error).strip().splitlines()
+    return ValueError(f"pretrained: {source} does not fit this encoder: {lines[-1].strip()}")
+
+
+def _account(missing: list[str], report: Any, source: str) -> None:
     if missing or report.unexpected_keys:
         raise ValueError(
             f"pretrained: {source} does not fit this encoder: {len(missing)} keys missing {missing[:3]}, "
