@@ -213,29 +213,41 @@ def test_compiles_as_one_graph_with_the_same_result_and_keys(cls):
     assert list(module.state_dict()) == keys
 
 
+def build_loss(cls: type[Loss]) -> Loss:
+    loss = cls(K, IGNORE)
+    if hasattr(loss, "palette"):  # of a loss on colours, which its task fills in
+        loss.palette = torch.rand(K, 3)
+    return loss
+
+
+def prediction(logits: torch.Tensor) -> Prediction:
+    """Everything that any loss looks at, made of the same numbers."""
+    return Prediction(logits, colors=logits[:, :3].sigmoid())
+
+
 @pytest.mark.parametrize("cls", LOSSES)
 def test_loss_carries_gradients_and_is_zero_without_labels(cls):
-    loss = cls(K, IGNORE)
+    loss = build_loss(cls)
     assert loss.weight == 1.0
     assert loss.name
     logits = torch.randn(2, K, 3, 4, requires_grad=True)
     label = torch.randint(0, K, (2, 12, 16))
-    value = loss(Prediction(logits), label)
+    value = loss(prediction(logits), label)
     value.backward()
     assert value.ndim == 0
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
-    nothing = loss(Prediction(logits), torch.full_like(label, IGNORE))
+    nothing = loss(prediction(logits), torch.full_like(label, IGNORE))
     assert nothing.item() == 0
     nothing.backward()
 
 
 @pytest.mark.parametrize("cls", LOSSES)
 def test_ignored_pixels_change_nothing(cls):
-    loss = cls(K, IGNORE)
+    loss = build_loss(cls)
     logits = torch.randn(1, K, 4, 4)
     label = torch.randint(0, K, (1, 8, 8))
     label[:, 4:] = IGNORE
     other = logits.clone()
     other[:, :, -1] += 100  # only ignored pixels are made of the last row
-    torch.testing.assert_close(loss(Prediction(logits), label), loss(Prediction(other), label))
+    torch.testing.assert_close(loss(prediction(logits), label), loss(prediction(other), label))

@@ -100,12 +100,10 @@ class SemanticTask(Task):
             neck = build(info)
             self.necks.append(neck)
             info = neck.info
-        self.decoder = decoder(info, num_classes)
-        self.losses = nn.ModuleList(
-            build(num_classes, ignore_index) for build in ([CrossEntropy] if losses is None else losses)
-        )
+        self.decoder = self._build_decoder(decoder, info)
+        self.losses = nn.ModuleList(self._build_losses(losses))
         if not len(self.losses):
-            raise ValueError("losses: at least one is needed; null stands for plain cross-entropy")
+            raise ValueError("losses: at least one is needed; null stands for the default of the task")
         names = [str(loss.name) for loss in self.losses]
         self._loss_names = [  # two of one name are told apart by a number
             name if names.count(name) == 1 else f"{name}_{names[:index].count(name) + 1}"
@@ -123,6 +121,15 @@ class SemanticTask(Task):
         self.val_counts = SplitScores(num_classes, ignore_index)
         self.test_counts = SplitScores(num_classes, ignore_index)
         self.counts = {"val": self.val_counts, "test": self.test_counts}
+
+    def _build_decoder(self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo) -> Decoder:
+        return build(info, self.num_classes)
+
+    def _build_losses(self, builds: list[Callable[[int, int], Loss]] | None) -> list[Loss]:
+        return [
+            build(self.num_classes, self.ignore_index)
+            for build in ([CrossEntropy] if builds is None else builds)
+        ]
 
     def parts(self) -> dict[str, nn.Module]:
         """Names the rooms; see the contract."""

@@ -1,0 +1,56 @@
+"""Mean absolute error of colours: the loss of models that paint labels instead of classifying pixels.
+
+Source: the report "Vision Transformers for Segmentation" (no published paper), which found it steadier than the
+squared error. Unlike there, pixels without a class take no part.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segbench.losses.base import Loss
+from segbench.types import Prediction
+
+
+class MeanAbsoluteColor(Loss):
+    """Mean over labelled pixels and three channels of `|c − palette[label]|`, colours in 0..1.
+
+    Attributes:
+        palette: `(K, 3)` in 0..1. `ColorTask` fills it in, so that YAML need not repeat the dataset's colours.
+    """
+
+    palette: Tensor | None
+
+    def __init__(self, num_classes: int, ignore_index: int, weight: float = 1.0) -> None:
+        """Sets up the loss; its palette is filled in later.
+
+        Args:
+            num_classes: `K`.
+            ignore_index: Label that takes no part.
+            weight: Factor of this loss among the others.
+        """
+        super().__init__()
+        self.name = "color"
+        self.weight = weight
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.register_buffer("palette", None, persistent=False)
+
+    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
+        """Computes the mean absolute error; see the contract.
+
+        Raises:
+            ValueError: If the model predicts no colours, or the palette is missing.
+        """
+        if prediction.colors is None or self.palette is None:
+            raise ValueError(
+                "losses: MeanAbsoluteColor compares colours, which a model has under "
+                "segbench.tasks.color.ColorTask only; choose that task, or another loss"
+            )
+        size = (label.shape[-2], label.shape[-1])
+        colors = prediction.colors.float()  # (B, 3, h, w)
+        colors = F.interpolate(colors, size, mode="bilinear", align_corners=False)
+        valid = label != self.ignore_index  # (B, H, W)
+        wanted = self.palette[torch.where(valid, label, 0).long()]  # (B, H, W, 3)
+        difference = (colors - wanted.permute(0, 3, 1, 2)).abs().mean(1)  # (B, H, W)
+        return (difference * valid).sum() / valid.sum().clamp(min=1)
