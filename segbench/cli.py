@@ -27,6 +27,7 @@ from segbench.callbacks.metrics_csv import MetricsCSV
 from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
 from segbench.callbacks.run_card import RunCard
+from segbench.callbacks.split_lists import SplitLists
 from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.encoders.base import weights_follow
@@ -186,6 +187,7 @@ class SegbenchCLI(LightningCLI):
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
             PredictionFiles(),
+            SplitLists(),
         ]
         if config.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(RichProgressBar())

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.sampling import TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
-from segbench.data.transforms import Augment, Transform, standard_transforms
+from segbench.data.transforms import Augment, Transform, plain_transforms, standard_transforms
 
 __all__ = [
     "DatasetSpec",
@@ -56,6 +56,7 @@ class SegmentationDataModule(L.LightningDataModule):
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
+        augment: bool = True,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -70,6 +71,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 leaves their own size.
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for ids of the label files, on top of what the dataset already says.
+            augment: Change training images at random; false only crops and pads them to `img_size`.
 
         Raises:
             ValueError: If a number is out of range.
@@ -88,8 +90,9 @@ class SegmentationDataModule(L.LightningDataModule):
         self.seed = seed
         if remap:
             self.spec = replace(self.spec, remap={**self.spec.remap, **remap})
-        transforms = train_transforms or standard_transforms(self.img_size, self.ignore_index, scale)
-        self.augment = Augment(transforms, seed)
+        if train_transforms and not augment:
+            raise ValueError("augment=false and train_transforms contradict each other: give one of them")
+        self.augment = Augment(train_transforms or self.default_transforms(scale, augment), seed)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
         self._datasets: dict[Split, SegmentationDataset] = {}
 
@@ -113,6 +116,15 @@ class SegmentationDataModule(L.LightningDataModule):
         """RGB colours in the order of training ids."""
         return [list(color) for color in self.spec.palette]
 
+    def default_transforms(self, scale: tuple[int, int] | None, augment: bool) -> list[Transform]:
+        """Builds the training transforms that hold where none are given."""
+        build = standard_transforms if augment else plain_transforms
+        return build(self.img_size, self.ignore_index, scale)
+
+    def listed(self) -> dict[Split, list[str]]:
+        """Names the images of every split that was asked for so far."""
+        return {split: [pair.name for pair in dataset.pairs] for split, dataset in self._datasets.items()}
+
     def dataset(self, split: Split) -> SegmentationDataset:
         """Lists a split's files, once.
 
@@ -129,7 +141,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if split not in self._datasets:
             pairs = self.layout.pairs(self.root, split)
             augment = self.augment if split == "train" else None
-            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment)
+            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment, self.layout.read)
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:

@@ -1,6 +1,6 @@
 """A map-style dataset of images and label maps, and how its items become a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segbench.data.files import read_image, read_mask
 from segbench.data.sampling import Draw
-from segbench.data.spec import DatasetSpec, Pair
+from segbench.data.spec import DatasetSpec, Pair, read_pair
 from segbench.data.transforms import Augment
 from segbench.types import Batch
 
@@ -48,10 +47,17 @@ class Item(NamedTuple):
 class SegmentationDataset(Dataset[Item]):
     """Images and labels of one split. Untouched unless `augment` is given."""
 
-    def __init__(self, pairs: Sequence[Pair], spec: DatasetSpec, augment: Augment | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        spec: DatasetSpec,
+        augment: Augment | None = None,
+        read_files: Callable[[Pair], tuple[NDArray[np.uint8], NDArray[np.integer] | None]] = read_pair,
+    ) -> None:
         self.pairs = list(pairs)
         self.spec = spec
         self.augment = augment
+        self.read_files = read_files
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -69,10 +75,9 @@ class SegmentationDataset(Dataset[Item]):
             ValueError: If a file is damaged, sizes differ, or a label is no class.
         """
         name, image_path, label_path = self.pairs[index]
-        image = read_image(image_path)
-        if label_path is None:
+        image, mask = self.read_files(self.pairs[index])
+        if mask is None:
             return Sample(name, image, np.full(image.shape[:2], self.spec.ignore_index, self.spec.dtype))
-        mask = read_mask(label_path)
         if mask.shape != image.shape[:2]:
             turned = " (is one of them turned by its EXIF tag?)" if mask.shape[::-1] == image.shape[:2] else ""
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,27 @@ def write_image(path: Path, image: NDArray[np.integer]) -> None:
     if not encoded:
         raise ValueError(f"{path}: OpenCV cannot write {path.suffix}")
     path.write_bytes(data.tobytes())
+
+
+def write_palette_image(path: Path, ids: NDArray[np.uint8], palette: Sequence[Sequence[int]]) -> None:
+    """Writes a PNG `(H, W)` of palette indices, which viewers show in colour, and makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colors = [value for color in palette for value in color]
+    image = Image.fromarray(ids)
+    image.putpalette(colors + [0] * (768 - len(colors)))  # mode P, indices as they were; 255 must have a colour
+    image.save(path, "PNG")
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Finds the folder for what was computed once.
+
+    Args:
+        cache_dir: Named by the user; by default `$SEGBENCH_CACHE` or `~/.cache/segbench`.
+
+    Returns:
+        Its path; it may not exist yet.
+    """
+    return Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench").expanduser()
 
 
 def _is_whole(path: Path, data: NDArray[np.uint8]) -> bool:

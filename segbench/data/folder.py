@@ -124,6 +124,7 @@ class FolderDataModule(SegmentationDataModule):
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
+        augment: bool = True,
     ) -> None:
         """Sets up the module.
 
@@ -145,6 +146,7 @@ class FolderDataModule(SegmentationDataModule):
             scale: (long, short) limits that images are fitted into before they are scaled at random.
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for ids of the mask files, as in `{11: 255}`.
+            augment: Change training images at random; false only crops and pads them to `img_size`.
 
         Raises:
             FileNotFoundError: If the file of class names is missing.
@@ -170,6 +172,7 @@ class FolderDataModule(SegmentationDataModule):
             scale=scale,
             train_transforms=train_transforms,
             remap=remap,
+            augment=augment,
         )
 
 

@@ -1,4 +1,4 @@
-"""What is known of a dataset before a file is opened, and where its files lie."""
+"""What is known of a dataset before a file is opened, where its files lie, and what is in them."""
 
 import colorsys
 from abc import ABC, abstractmethod
@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from segbench.data.files import read_image, read_mask, write_image
 
 Split = Literal["train", "val", "test", "predict"]
 Color = tuple[int, int, int]
@@ -142,7 +144,14 @@ class Pair(NamedTuple):
 
 
 class Layout(ABC):
-    """Where the files of a dataset lie. The same object finds real files and places synthetic ones."""
+    """Where the files of a dataset lie, and how they are opened. The same object also writes synthetic ones.
+
+    Attributes:
+        own_splits: The dataset is published without splits, and the layout makes them; a run folder then says
+            which image was in which.
+    """
+
+    own_splits: ClassVar[bool] = False
 
     @abstractmethod
     def pairs(self, root: Path, split: Split) -> list[Pair]:
@@ -163,6 +172,34 @@ class Layout(ABC):
     @abstractmethod
     def tree(self, root: Path) -> str:
         """Describes the expected files in one line, for messages."""
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
+        """Opens a pair; a layout whose files are no plain photograph and mask says so here and in `write`.
+
+        Returns:
+            Photograph `(H, W, 3)` uint8 RGB, and ids `(H, W)` as in the files, or None where there are none.
+
+        Raises:
+            ValueError: If a file is damaged, or not what it should be.
+        """
+        return read_pair(pair)
+
+    def write(self, pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.integer]) -> None:
+        """Writes a pair so that `read` gives it back, as far as JPEG can.
+
+        Args:
+            pair: Where to, from `place`.
+            image: `(H, W, 3)` RGB.
+            mask: `(H, W)` ids of the files, from `DatasetSpec.encode`.
+        """
+        write_image(pair.image, image)
+        if pair.label is not None:
+            write_image(pair.label, mask)
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
+    """Reads a photograph and its mask, each a file of its own; see `Layout.read`."""
+    return read_image(pair.image), None if pair.label is None else read_mask(pair.label)
 
 
 def present_ids(array: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from rich.progress import track
 
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
-from segbench.data.files import write_image
+from segbench.data.files import cache_folder
 from segbench.data.folder import FolderLayout
 from segbench.data.scene import class_names, draw_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout
@@ -60,9 +59,7 @@ def write_synthetic(
         for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 500)):
             image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
             pair = layout.place(draft, split, i + 1)
-            write_image(pair.image, image)
-            if pair.label is not None:
-                write_image(pair.label, spec.encode(label))
+            layout.write(pair, image, spec.encode(label))
         (draft / "classes.txt").write_text("".join(f"{name}\n" for name in spec.classes), encoding="utf-8")
         draft.rename(root)  # fails if another process was faster and `root` is no longer empty
     finally:
@@ -87,6 +84,7 @@ class SyntheticDataModule(SegmentationDataModule):
         seed: int = 0,
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
+        augment: bool = True,
     ) -> None:
         """Sets up the module; nothing is drawn yet.
 
@@ -102,6 +100,7 @@ class SyntheticDataModule(SegmentationDataModule):
             seed: Decides order and augmentation of training images; the scenes are always the same.
             scale: (long, short) limits that images are fitted into before they are scaled at random.
             train_transforms: Albumentations transforms in place of the standard ones.
+            augment: Change training images at random; false only crops and pads them to `img_size`.
 
         Raises:
             ValueError: If a split other than train, val and test is asked for.
@@ -118,7 +117,7 @@ class SyntheticDataModule(SegmentationDataModule):
         recipe = json.dumps([_VERSION, num_classes, self.image_size, sorted(self.num_images.items())])
         name = f"synthetic-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         super().__init__(
-            Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench", name),
+            cache_folder(cache_dir) / name,
             img_size=img_size,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -126,6 +125,7 @@ class SyntheticDataModule(SegmentationDataModule):
             seed=seed,
             scale=scale,
             train_transforms=train_transforms,
+            augment=augment,
         )
 
     def prepare_data(self) -> None:

@@ -184,6 +184,29 @@ def standard_transforms(
     ]
 
 
+def plain_transforms(
+    img_size: tuple[int, int], ignore_index: int, scale: tuple[int, int] | None = None, fill: int = 128
+) -> list[Transform]:
+    """Builds what is left of the pipeline without augmentation: a crop and padding.
+
+    Args:
+        img_size: Height and width of the result, drawn anew from a larger picture each time.
+        ignore_index: Label of padded pixels.
+        scale: (long, short) limits that the picture is fitted into; `None` leaves its own size.
+        fill: As in `standard_transforms`.
+
+    Returns:
+        Transforms to be applied in order.
+    """
+    fit = [] if scale is None else [RandomScale(scale, factor=(1.0, 1.0))]
+    height, width = img_size
+    return [
+        *fit,
+        VariedCrop(img_size, cat_max_ratio=1),
+        A.PadIfNeeded(height, width, position="top_left", fill=fill, fill_mask=ignore_index, p=1.0),
+    ]
+
+
 class Augment:
     """Applies transforms whose random numbers depend on the seed and the draw alone."""
 
