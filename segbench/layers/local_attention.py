@@ -105,6 +105,10 @@ class LocalAttention(nn.Module):
         squared: Tensor = torch.square(offset)
         self.penalty = nn.Parameter(((squared[:, None] + squared) / 16).repeat(num_heads, 1, 1))
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the penalties: they are positions, not weights."""
+        return {"penalty"}
+
     def forward(self, feature_map: Tensor) -> Tensor:
         """Mixes `(B, C, h, w)` into `(B, out_channels, h, w)`."""
         qkv = self.qkv(feature_map.permute(0, 2, 3, 1))  # (B, h, w, 3 · heads · d)

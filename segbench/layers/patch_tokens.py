@@ -31,6 +31,10 @@ class PatchTokens(nn.Module):
         self.position = nn.Parameter(torch.empty(1, grid[0] * grid[1], pos_dim))
         nn.init.uniform_(self.position, -0.05, 0.05)  # Keras's Embedding
 
+    def no_weight_decay(self) -> set[str]:
+        """Names the positions, which weight decay leaves alone."""
+        return {"position"}
+
     def forward(self, image: Tensor) -> Tensor:
         """Turns patches into tokens.
 

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from segbench.encoders.timm_vit import TimmViT
+from segbench.layers.local_attention import LocalAttention
+from segbench.layers.patch_tokens import PatchTokens
 from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Cosine, Poly
 
@@ -35,6 +37,14 @@ def test_rates_fall_with_depth_and_decay_spares_norms_and_positions():
     assert found[id(vit.blocks[10].mlp.fc1.weight)] == (pytest.approx(0.05), 0.05)
     assert found[id(vit.pos_embed)] == (pytest.approx(0.1 * 0.5**12), 0.0)
     assert found[id(vit.blocks[0].norm1.weight)] == (pytest.approx(0.1 * 0.5**11), 0.0)
+
+
+def test_layers_deep_inside_a_decoder_name_what_does_not_decay():
+    decoder = nn.Sequential(PatchTokens(4, (2, 2), 8, 3), LocalAttention(8, 8))
+    groups = parameter_groups([(0, [])], set(), [nn.Sequential(decoder)])
+    spared = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    names = {name for name, p in decoder.named_parameters() if id(p) in spared and p.ndim > 1}
+    assert names == {"0.position", "1.penalty"}
 
 
 def test_frozen_parameters_are_left_out():
