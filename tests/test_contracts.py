@@ -99,7 +99,15 @@ def test_every_room_was_searched():
     assert {cls.__name__ for cls in ENCODERS} >= {"TimmViT"}
     assert {cls.__name__ for cls in NECKS} >= {"MeanShift"}
     assert {cls.__name__ for cls in DECODERS} >= {"LinearDecoder"}
-    assert {cls.__name__ for cls in LOSSES} >= {"CrossEntropy"}
+    assert {cls.__name__ for cls in LOSSES} >= {
+        "BoundaryBCE",
+        "ClippedCrossEntropy",
+        "CrossEntropy",
+        "Dice",
+        "GradientSparsity",
+        "MeanAbsoluteColor",
+        "SoftIoU",
+    }
 
 
 @pytest.mark.parametrize("cls", ENCODERS)
@@ -222,7 +230,7 @@ def build_loss(cls: type[Loss]) -> Loss:
 
 def prediction(logits: torch.Tensor) -> Prediction:
     """Everything that any loss looks at, made of the same numbers."""
-    return Prediction(logits, colors=logits[:, :3].sigmoid())
+    return Prediction(logits, boundary=logits[:, :1], colors=logits[:, :3].sigmoid())
 
 
 @pytest.mark.parametrize("cls", LOSSES)

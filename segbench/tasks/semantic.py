@@ -189,7 +189,7 @@ class SemanticTask(Task):
         """Adds up the weighted losses.
 
         Returns:
-            `loss`, and for callbacks the detached `prediction`.
+            `loss`, and for callbacks the detached `prediction` and the `label`, padded like the image.
         """
         prediction, (height, width) = self(batch.image)
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
@@ -200,7 +200,7 @@ class SemanticTask(Task):
             self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
         self.log("train/loss", total.detach(), prog_bar=True)
-        return {"loss": total, "prediction": _detached(prediction)}
+        return {"loss": total, "prediction": _detached(prediction), "label": label}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch and returns its labels `(B, H, W)`."""

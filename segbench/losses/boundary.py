@@ -1,0 +1,64 @@
+"""Binary cross-entropy of a boundary head against the two-cell-thick boundary of the labels.
+
+Source: the attention U-Net article, §5.2. Code: https://github.com/dmitri-chouchkov/fashion-segmentation.
+There, probabilities are clamped to [1e-7, 1 − 1e-7], which stops the gradient where a prediction is worst; here
+the same function is computed from logits, exact and with a gradient everywhere. Boundary pixels count 5 times
+as in the code; the article says 20.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segbench.functional.bands import sum_over_bands
+from segbench.functional.boundary import boundary_target
+from segbench.losses.base import Loss
+from segbench.types import Prediction
+
+
+class BoundaryBCE(Loss):
+    """Mean over the pixels whose target is defined, boundary pixels weighted up but not counted more often."""
+
+    def __init__(
+        self, num_classes: int, ignore_index: int, weight: float = 1.0, positive_weight: float = 5.0
+    ) -> None:
+        """Checks the options.
+
+        Args:
+            num_classes: `K`; of no account here.
+            ignore_index: Label that takes no part, nor do its neighbours.
+            weight: Factor of this loss among the others.
+            positive_weight: Factor of boundary pixels.
+
+        Raises:
+            ValueError: If the factor is not positive.
+        """
+        super().__init__()
+        if not positive_weight > 0:
+            raise ValueError(f"positive_weight must be positive; got {positive_weight}")
+        self.name = "boundary_bce"
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.positive_weight = positive_weight
+
+    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
+        """Computes the mean; see the contract.
+
+        Raises:
+            ValueError: If the decoder predicts no boundary.
+        """
+        if prediction.boundary is None:
+            raise ValueError(
+                "losses: BoundaryBCE needs a decoder with a boundary head, such as "
+                "segbench.decoders.attention_unet.AttentionUNet; choose one or leave this loss out"
+            )
+        target, defined = boundary_target(label, self.ignore_index)  # (B, H, W)
+
+        def cost(band: Tensor, rows: slice) -> Tensor:
+            logits, truth = band[:, 0], target[:, rows]  # (B, r, W)
+            # −ln σ(z) = softplus(−z) where boundary, −ln(1 − σ(z)) = softplus(z) elsewhere
+            cost = torch.where(truth, self.positive_weight * F.softplus(-logits), F.softplus(logits))
+            return (cost * defined[:, rows]).sum()
+
+        total = sum_over_bands(prediction.boundary, (label.shape[1], label.shape[2]), cost)
+        return total / defined.sum().clamp(min=1)

@@ -1,0 +1,85 @@
+"""Cross-entropy with a ceiling, and with more weight on the pixels between two labels.
+
+Source: the attention U-Net article, §4.2 and §4.3. Code: https://github.com/dmitri-chouchkov/fashion-segmentation,
+which has the class weights only. The article gives neither the ceiling nor the factor of boundary pixels. It
+does not divide by the sum of weights; the code does, and so does this file.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segbench.functional.bands import sum_over_bands
+from segbench.functional.boundary import boundary_target
+from segbench.functional.labels import split_labels
+from segbench.losses.base import Loss
+from segbench.types import Prediction
+
+
+class ClippedCrossEntropy(Loss):
+    """`Σ w·min(−ln p, clip) / Σ w` over valid pixels.
+
+    A pixel beyond the ceiling still counts but pulls no longer: one hopeless label cannot outweigh the image.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int,
+        weight: float = 1.0,
+        class_weights: list[float] | None = None,
+        clip: float = -math.log(1e-7),  # the floor that the author's code sets to the boundary's probabilities
+        boundary_weight: float = 1.0,
+    ) -> None:
+        """Checks the options.
+
+        Args:
+            num_classes: `K`.
+            ignore_index: Label that takes no part.
+            weight: Factor of this loss among the others.
+            class_weights: One weight for each class; pixels count with the weight of their class.
+            clip: The most that one pixel can cost before weighting.
+            boundary_weight: Further factor of pixels whose label differs from a neighbour's. Labels have to be
+                exact for a large one.
+
+        Raises:
+            ValueError: If weights are not one for each class, or ceiling or factor are out of range.
+        """
+        super().__init__()
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+        if not clip > 0:
+            raise ValueError(f"clip must be positive, or nothing is learned; got {clip}")
+        if not boundary_weight >= 0:
+            raise ValueError(f"boundary_weight must not be negative; got {boundary_weight}")
+        self.name = "clipped_cross_entropy"
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.clip = clip
+        self.boundary_weight = boundary_weight
+        # Not persistent: the weights are configuration, and a checkpoint must load where they were changed.
+        values = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", values, persistent=False)
+
+    def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
+        """Computes the weighted mean; see the contract."""
+        logits, class_weights = prediction.logits, self.class_weights
+        between = boundary_target(label, self.ignore_index)[0] if self.boundary_weight != 1 else None
+
+        def sums(band: Tensor, rows: slice) -> Tensor:
+            known, valid = split_labels(label[:, rows], logits.shape[1], self.ignore_index)  # (B, r, W)
+            weight = valid.to(band.dtype)
+            if class_weights is not None:
+                weight = weight * class_weights.to(band.dtype)[known]
+            if between is not None:
+                weight = weight * torch.where(between[:, rows], self.boundary_weight, 1.0)
+            cost = F.cross_entropy(band, known, reduction="none").clamp(max=self.clip)
+            return torch.stack(((weight * cost).sum(), weight.sum()))
+
+        cost, weight = sum_over_bands(logits, (label.shape[1], label.shape[2]), sums)
+        loss: Tensor = cost / weight.where(weight != 0, 1.0)
+        return loss
