@@ -1,6 +1,7 @@
 """The verbs of `segbench VERB …`, and how each is found before anything heavy is imported."""
 
 import difflib
+import os
 import sys
 from importlib import import_module
 
@@ -13,10 +14,11 @@ TRAINER_VERBS = {
     "test": "score a checkpoint on the test split",
     "predict": "label the images of a dataset that has no labels",
 }
-# Each is a file in segbench/commands with a function of the same name.
+# Each is a file in segbench/commands with a function of the same name, hyphens as underscores.
 COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
     "bench": "measure kernels side by side",
+    "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }
 
 USAGE = """\
@@ -59,18 +61,20 @@ def run(args: list[str]) -> None:
 
 def _table() -> str:
     verbs = TRAINER_VERBS | COMMANDS
-    return "\n".join(f"  {verb:<10} {text}" for verb, text in verbs.items())
+    return "\n".join(f"  {verb:<13} {text}" for verb, text in verbs.items())
 
 
 def _run_command(verb: str, args: list[str]) -> None:
     """Turns the command's function into a parser: its arguments, their types, its docstring."""
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as `segbench.cli` does
     from jsonargparse import ArgumentError, ArgumentParser
 
-    module = import_module(f"segbench.commands.{verb}")
-    function = getattr(module, verb)
+    file = verb.replace("-", "_")
+    module = import_module(f"segbench.commands.{file}")
+    function = getattr(module, file)
     parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
-    positional = getattr(module, "POSITIONAL", {})
-    parser.add_function_arguments(function, skip=set(positional))
+    positional = getattr(module, "POSITIONAL", {})  # and options of several words, which signatures cannot say
+    parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional})
     for name, options in positional.items():
         parser.add_argument(name, **options)
     with one_line_errors(ArgumentError):

@@ -1,19 +1,16 @@
-"""Every encoder, neck, decoder and loss keeps its contract; a new file is found by itself."""
+"""Every encoder, neck and loss keeps its contract; a new file is found by itself.
 
-import importlib
-import inspect
-import pkgutil
-from types import ModuleType
+Decoders have a suite that users can run as well: tests/conformance/test_conformance.py.
+"""
 
 import pytest
 import torch
+from discovery import discover
 from torch import nn
 
-import segbench.decoders
 import segbench.encoders
 import segbench.losses
 import segbench.necks
-from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder
 from segbench.losses.base import Loss
 from segbench.necks.base import Neck
@@ -21,28 +18,15 @@ from segbench.types import FeatureInfo, Features, Prediction
 
 K = 5
 IGNORE = 255
-# What necks and decoders are tried on, the first that they accept: tokens of one stride, and a pyramid.
+# What necks are tried on, the first that they accept: tokens of one stride, and a pyramid.
 INFOS = (
     FeatureInfo(channels=(48, 48), strides=(16, 16), grid=(3, 4)),
     FeatureInfo(channels=(32, 32, 32, 64), strides=(2, 4, 8, 16), grid=(3, 4)),
 )
 
 
-def discover(room: ModuleType, contract: type) -> list[type]:
-    found = []
-    for file in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-        module = importlib.import_module(file.name)
-        found += [
-            cls
-            for _, cls in inspect.getmembers(module, inspect.isclass)
-            if issubclass(cls, contract) and not inspect.isabstract(cls) and cls.__module__ == file.name
-        ]
-    return found
-
-
 ENCODERS = discover(segbench.encoders, Encoder)
 NECKS = [cls for cls in discover(segbench.necks, Neck) if cls is not Neck]
-DECODERS = discover(segbench.decoders, Decoder)
 LOSSES = discover(segbench.losses, Loss)
 
 
@@ -53,7 +37,7 @@ def build(cls: type) -> nn.Module:
     refused = []
     for info in INFOS:
         try:
-            module = cls(info) if issubclass(cls, Neck) else cls(info, K)
+            module = cls(info)
         except ValueError as error:
             refused.append(str(error))
         else:
@@ -77,10 +61,8 @@ def inputs(module: nn.Module, batch: int = 2) -> torch.Tensor | Features:
     return features(module.accepted, batch)
 
 
-def tensors(output: Features | Prediction) -> list[torch.Tensor]:
-    if isinstance(output, Features):
-        return list(output.maps)
-    return [value for value in output if value is not None]
+def tensors(output: Features) -> list[torch.Tensor]:
+    return list(output.maps)
 
 
 def part(inputs: torch.Tensor | Features, index: int) -> torch.Tensor | Features:
@@ -98,7 +80,6 @@ def doubled(inputs: torch.Tensor | Features) -> torch.Tensor | Features:
 def test_every_room_was_searched():
     assert {cls.__name__ for cls in ENCODERS} >= {"TimmViT"}
     assert {cls.__name__ for cls in NECKS} >= {"MeanShift"}
-    assert {cls.__name__ for cls in DECODERS} >= {"LinearDecoder"}
     assert {cls.__name__ for cls in LOSSES} >= {
         "BoundaryBCE",
         "ClippedCrossEntropy",
@@ -157,20 +138,7 @@ def test_neck_info_is_true_and_image_untouched(cls):
         assert feature_map.shape == (2, channels, -(-48 // stride), -(-80 // stride))
 
 
-@pytest.mark.parametrize("cls", DECODERS)
-@pytest.mark.parametrize("grid", [(3, 4), (5, 2), (1, 1)])
-def test_decoder_gives_logits_of_all_classes_and_the_same_type_in_both_modes(cls, grid):
-    decoder = build(cls)
-    for mode in (True, False):
-        output = decoder.train(mode)(features(decoder.accepted, grid=grid))
-        assert isinstance(output, Prediction)
-        assert output.logits.shape[:2] == (2, K)
-        # At the decoder's own stride: whole cells of the padded image, never pixels of a fixed size.
-        assert (grid[0] * 16) % output.logits.shape[-2] == 0
-        assert (grid[1] * 16) % output.logits.shape[-1] == 0
-
-
-@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_every_parameter_gets_a_gradient(cls):
     module = build(cls)
     for parameter in module.parameters():  # norms that close a residual branch at first, as timm's ResNets have
@@ -181,7 +149,7 @@ def test_every_parameter_gets_a_gradient(cls):
     assert without == []
 
 
-@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_a_batch_of_two_is_two_batches_of_one(cls):
     module = build(cls).eval().double()  # other sizes round otherwise, and deep networks make much of it
     both = doubled(inputs(module))
@@ -192,7 +160,7 @@ def test_a_batch_of_two_is_two_batches_of_one(cls):
         torch.testing.assert_close(tensor, single, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_bf16_is_finite(cls):
     module = build(cls)
     given = inputs(module)
@@ -201,7 +169,7 @@ def test_bf16_is_finite(cls):
     assert all(tensor.isfinite().all() for tensor in tensors(output))
 
 
-@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_weights_survive_a_strict_round_trip(cls):
     one, other = build(cls).eval(), build(cls).eval()
     for parameter in other.parameters():  # nothing that the state dict leaves out may make them equal
@@ -211,7 +179,7 @@ def test_weights_survive_a_strict_round_trip(cls):
     torch.testing.assert_close(tensors(one(given)), tensors(other(given)))
 
 
-@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS, *DECODERS])
+@pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_compiles_as_one_graph_with_the_same_result_and_keys(cls):
     module = build(cls).eval()
     given, keys = inputs(module), list(module.state_dict())

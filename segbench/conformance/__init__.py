@@ -1,0 +1,1 @@
+"""Conformance: whether any decoder, a user's own included, keeps the contract."""

@@ -1,0 +1,122 @@
+"""`segbench check-decoder` on a user's own file."""
+
+import subprocess
+import sys
+
+import pytest
+
+from segbench.__main__ import main
+
+SOUND = """
+from torch import nn
+
+from segbench.decoders.base import Decoder
+from segbench.types import FeatureInfo, Features, Prediction
+
+
+class MyDecoder(Decoder):
+    def __init__(self, info: FeatureInfo, num_classes: int, width: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(info.channels[-1], width, 3, padding=1), nn.GELU(), nn.Conv2d(width, num_classes, 1)
+        )
+
+    def forward(self, features: Features) -> Prediction:
+        return Prediction(self.layers(features.maps[-1]))
+
+
+class Leaky(MyDecoder):
+    def forward(self, features: Features) -> Prediction:
+        return Prediction(self.layers(features.maps[-1] - features.maps[-1].mean(0)))
+
+
+class NeedsWidth(MyDecoder):
+    def __init__(self, info: FeatureInfo, num_classes: int, depth: int) -> None:
+        super().__init__(info, num_classes)
+
+
+class Stumbles(MyDecoder):
+    def __init__(self, info: FeatureInfo, num_classes: int) -> None:
+        super().__init__(info, num_classes)
+        self.layers[7].requires_grad_(False)
+"""
+FEW = ["--only", "patch-16", "batch"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "my_decoders.py").write_text(SOUND)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_decoders", None)
+
+
+def test_a_sound_decoder_in_the_working_folder_passes(folder):
+    command = [sys.executable, "-m", "segbench", "check-decoder", "my_decoders.MyDecoder"]
+    done = subprocess.run(
+        [*command, "--skip", "ddp", "onnx", "compile", "--init_args.width", "16"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, _, header, rule, *rows = done.stdout.splitlines()
+    assert first == "my_decoders.MyDecoder on vit_tiny_patch16_224 → 4 maps"
+    assert header.startswith("| check      | result  |     s | what")
+    assert set(rule) == set("|-:")
+    assert rows[0].startswith("| patch-16   | passed  |")
+    assert rows[-1] == "10 passed"
+
+
+def test_a_broken_decoder_is_told_by_the_table_and_the_exit_status(folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check-decoder", "my_decoders.Leaky", "--only", "batch", "gradients"])
+    assert stop.value.code == 1
+    printed = capsys.readouterr().out
+    assert "| gradients | passed  |" in printed
+    assert "| batch     | failed  |" in printed
+    assert "with the other images of its batch; reduce over channels or cells" in printed
+    assert printed.endswith("1 passed, 1 failed\n")
+
+
+def test_necks_come_in_between(folder, capsys):
+    neck = "--necks+=segbench.necks.mean_shift.MeanShift"
+    main(["check-decoder", "my_decoders.MyDecoder", neck, "--only", "overfit"])
+    assert "on vit_tiny_patch16_224 → 4 maps → MeanShift" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["my_decoders.Nobody"], "has no attribute 'Nobody'"),
+        (["nowhere.MyDecoder"], "No module named 'nowhere'"),
+        (["segbench.necks.mean_shift.MeanShift"], "to be a subclass of <class 'Decoder'>"),
+        (["segbench.decoders.base.Decoder"], "abstract"),
+        (["my_decoders.MyDecoder", "--init_args.widht", "16"], "Option 'widht' is not accepted"),
+        (["my_decoders.MyDecoder", "--init_args.width", "wide"], "width"),
+        (["my_decoders.NeedsWidth"], "depth"),
+        (["my_decoders.Stumbles"], "the decoder cannot be built: IndexError"),
+        (["my_decoders.MyDecoder", "--only", "speed"], "there is no check speed; choose among patch-16"),
+        (["my_decoders.MyDecoder", "--necks+=segbench.decoders.linear.LinearDecoder"], "subclass"),
+        ([], "class_path"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(folder, capsys, args, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["check-decoder", *args])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_help_tells_every_option_and_does_not_import_torch():
+    code = (
+        "import sys; from segbench.verbs import run\n"
+        "try: run(['check-decoder', '--help'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    for option in ("class_path", "--only", "--skip", "--init_args", "--necks", "--seed", "--backend"):
+        assert option in printed
+    assert printed.endswith("False\n")
