@@ -71,8 +71,8 @@ class Painter(Decoder):
 class ColorTask(SemanticTask):
     """One colour for every pixel, and by it one class. The default loss is `MeanAbsoluteColor`.
 
-    Any decoder will do, but one whose last layer normalises over the classes (mask transformer, attention U-Net)
-    leaves three channels a single degree of freedom: it cannot paint every palette.
+    Any decoder will do, but one whose last layer normalises over the classes (mask transformer, attention
+    U-Net) leaves three channels a single degree of freedom: it cannot paint every palette.
     """
 
     def _build_decoder(self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo) -> Decoder:
