@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.ledger import LedgerFile
 from segbench.callbacks.metrics_csv import MetricsCSV

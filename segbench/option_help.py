@@ -36,6 +36,10 @@ def option_help() -> str:
             for _, cls in inspect.getmembers(import_module(file.name), inspect.isclass):
                 if cls.__module__ == file.name and _is_chosen_in_yaml(cls):
                     sections.append(_section(cls, FILLED_IN.get(room, set())))
+    # The one callback that is chosen in YAML; the others come by themselves.
+    sections.append(
+        _section(import_module("segbench.callbacks.adaptive_class_weights").AdaptiveClassWeights, set())
+    )
     return "\n".join(sections)
 
 

@@ -5,6 +5,7 @@ predictions and set weights by hand. The rule `w ← w · (true / predicted)^α`
 code of it.
 """
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
@@ -45,11 +46,11 @@ class AdaptiveClassWeights(L.Callback):
         Raises:
             ValueError: If an option is out of range.
         """
-        if not exponent >= 0:
+        if not 0 <= exponent < math.inf:
             raise ValueError(f"exponent must not be negative, or every mistake grows; got {exponent}")
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1; got {every_n_steps}")
-        if not 0 < minimum <= maximum:
+        if not 0 < minimum <= maximum < math.inf:
             raise ValueError(f"minimum and maximum must be positive and in order; got {minimum} and {maximum}")
         self.exponent = exponent
         self.every_n_steps = every_n_steps
@@ -63,7 +64,7 @@ class AdaptiveClassWeights(L.Callback):
         """Finds the losses and gives ones to those without weights.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, or one starts outside the limits.
         """
         if stage != "fit":
             return
@@ -76,6 +77,13 @@ class AdaptiveClassWeights(L.Callback):
         for loss in self._losses:
             if loss.class_weights is None:
                 loss.class_weights = torch.ones(pl_module.num_classes)
+            for weight in loss.class_weights.tolist():
+                if weight and not self.minimum <= weight <= self.maximum:
+                    raise ValueError(
+                        f"trainer.callbacks: AdaptiveClassWeights keeps weights from {self.minimum:g} to "
+                        f"{self.maximum:g}, but class_weights of {type(loss).__name__} begin with {weight:g}; "
+                        "change minimum and maximum, or the weights"
+                    )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins with nothing counted, or where the checkpoint stood.

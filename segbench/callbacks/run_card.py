@@ -125,11 +125,12 @@ class RunCard(L.Callback):
         if not trainer.is_global_zero or trainer.interrupted or not self.card:
             return
         folder = Path(trainer.default_root_dir)
-        first, best = self.card["history"][:1], self.card["scores"].get("val")
-        if stage == "fit" and first and best:
+        history, best = self.card["history"], self.card["scores"].get("val")
+        if stage == "fit" and history and best:
             print(
-                f"validation mIoU {_percent(first[0]['miou'])} at step {first[0]['step']}, "
-                f"best {_percent(best['miou'])} at step {best['step']}"
+                f"validation mIoU {_percent(history[0]['miou'])} at step {history[0]['step']}, "
+                f"best {_percent(best['miou'])} at step {best['step']}, "
+                f"last {_percent(history[-1]['miou'])} at step {history[-1]['step']}"
             )
         for split, scores in self.card["scores"].items():
             print(

@@ -71,9 +71,33 @@ def _factories(class_path: str, init_args: dict[str, Any], necks: list[str | dic
     from segbench.necks.base import Neck
     from segbench.types import FeatureInfo
 
+    _import(class_path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--decoder", type=Callable[[FeatureInfo, int], Decoder])
     parser.add_argument("--necks", type=list[Callable[[FeatureInfo], Neck]] | None)
     chosen = {"decoder": {"class_path": class_path, "init_args": init_args}, "necks": necks}
     built = parser.instantiate_classes(parser.parse_object(chosen))
     return built.decoder, built.necks
+
+
+def _import(class_path: str) -> None:
+    """Imports the decoder's file, so that a mistake in it is told as such.
+
+    Raises:
+        ValueError: If the file is there but cannot be run.
+    """
+    from importlib import import_module
+    from traceback import extract_tb
+
+    module = class_path.rpartition(".")[0]
+    try:
+        import_module(module)
+    except ImportError:
+        return  # no such file, or it needs another: jsonargparse says which
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}; mend the file") from error
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{place.filename}, line {place.lineno}: {type(error).__name__}: {error}; mend the file"
+        ) from error

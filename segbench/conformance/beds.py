@@ -60,7 +60,11 @@ def _bed(factory: DecoderFactory, patch_size: int, necks: Sequence[NeckFactory] 
             factory(bed.info, NUM_CLASSES)
         except ValueError as error:
             refusals.append(brief(error))
-        except Exception as error:
+        except TypeError as error:
+            raise ValueError(
+                f"the decoder cannot be built: {brief(error)}; its constructor takes (info, num_classes, …)"
+            ) from error
+        except (Exception, SystemExit) as error:
             raise ValueError(f"the decoder cannot be built: {type(error).__name__}: {brief(error)}") from error
         else:
             return bed

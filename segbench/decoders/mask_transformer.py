@@ -48,8 +48,13 @@ class MaskTransformer(Decoder):
             ValueError: If the width does not divide into the heads, or a number is out of range.
         """
         super().__init__()
-        width = embed_dim or info.channels[-1]
-        heads = num_heads or max(1, width // HEAD_WIDTH)
+        width = info.channels[-1] if embed_dim is None else embed_dim
+        heads = max(1, width // HEAD_WIDTH) if num_heads is None else num_heads
+        if min(width, heads) < 1 or not mlp_ratio * width >= 1:
+            raise ValueError(
+                "MaskTransformer: embed_dim, num_heads and mlp_ratio must be positive; "
+                f"got {width}, {heads} and {mlp_ratio}"
+            )
         if width % heads:
             raise ValueError(f"MaskTransformer: embed_dim {width} does not divide into num_heads {heads}")
         if depth < 0 or not 0 <= dropout < 1 or not 0 <= drop_path_rate < 1:

@@ -1,5 +1,6 @@
 """The contract of a loss."""
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
@@ -29,3 +30,21 @@ class Loss(nn.Module, ABC):
         Returns:
             A scalar that carries gradients; 0, not nan, when every pixel is ignored.
         """
+
+
+def check_class_weights(class_weights: list[float] | None, num_classes: int) -> None:
+    """Refuses weights that are not one for each class, or with which no mean can be formed.
+
+    Args:
+        class_weights: As configured.
+        num_classes: `K`.
+
+    Raises:
+        ValueError: If there are too many or too few, or one is negative or not finite.
+    """
+    if class_weights is None:
+        return
+    if len(class_weights) != num_classes:
+        raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+    if wrong := [value for value in class_weights if not 0 <= value < math.inf]:
+        raise ValueError(f"class_weights: {wrong[0]} is negative or no number; give 0 or more for each class")

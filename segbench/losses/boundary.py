@@ -6,6 +6,8 @@ the same function is computed from logits, exact and with a gradient everywhere.
 as in the code; the article says 20.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,8 +36,8 @@ class BoundaryBCE(Loss):
             ValueError: If the factor is not positive.
         """
         super().__init__()
-        if not positive_weight > 0:
-            raise ValueError(f"positive_weight must be positive; got {positive_weight}")
+        if not 0 < positive_weight < math.inf:
+            raise ValueError(f"positive_weight must be positive and finite; got {positive_weight}")
         self.name = "boundary_bce"
         self.weight = weight
         self.ignore_index = ignore_index
@@ -45,12 +47,16 @@ class BoundaryBCE(Loss):
         """Computes the mean; see the contract.
 
         Raises:
-            ValueError: If the decoder predicts no boundary.
+            ValueError: If the decoder predicts no boundary, or more than one channel of it.
         """
         if prediction.boundary is None:
             raise ValueError(
                 "losses: BoundaryBCE needs a decoder with a boundary head, such as "
-                "segbench.decoders.attention_unet.AttentionUNet; choose one or leave this loss out"
+                "segbench.decoders.attention_unet.AttentionUNet with boundary: true; or leave this loss out"
+            )
+        if prediction.boundary.shape[1] != 1:
+            raise ValueError(
+                f"losses: BoundaryBCE needs one channel of boundary logits, not {prediction.boundary.shape[1]}"
             )
         target, defined = boundary_target(label, self.ignore_index)  # (B, H, W)
 

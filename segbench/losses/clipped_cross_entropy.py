@@ -14,7 +14,7 @@ from torch import Tensor
 from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
 from segbench.functional.labels import split_labels
-from segbench.losses.base import Loss
+from segbench.losses.base import Loss, check_class_weights
 from segbench.types import Prediction
 
 
@@ -50,8 +50,7 @@ class ClippedCrossEntropy(Loss):
             ValueError: If weights are not one for each class, or ceiling or factor are out of range.
         """
         super().__init__()
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+        check_class_weights(class_weights, num_classes)
         if not clip > 0:
             raise ValueError(f"clip must be positive, or nothing is learned; got {clip}")
         if not boundary_weight >= 0:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
-from segbench.losses.base import Loss
+from segbench.losses.base import Loss, check_class_weights
 from segbench.types import Prediction
 
 
@@ -41,8 +41,7 @@ class CrossEntropy(Loss):
             ValueError: If weights are not one for each class, or smoothing is out of range.
         """
         super().__init__()
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+        check_class_weights(class_weights, num_classes)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
         self.name = "cross_entropy"

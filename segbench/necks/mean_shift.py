@@ -8,6 +8,7 @@ Unlike there, the N×N matrix of weights is never written out where the backend 
 Norm, temperature and the symmetric kernel are options beside the thesis, all of them off.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -112,7 +113,7 @@ class MeanShift(IterativeNeck):
             ValueError: If `dim` or `temperature` is not positive, or `iterations` is negative.
         """
         super().__init__()
-        if dim < 1 or iterations < 0 or not temperature > 0:
+        if dim < 1 or iterations < 0 or not 0 < temperature < math.inf:
             raise ValueError(
                 "MeanShift needs dim ≥ 1, iterations ≥ 0 and temperature > 0; "
                 f"got {dim}, {iterations} and {temperature}"

@@ -31,7 +31,7 @@ class Schedule(LRScheduler, ABC):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 f"a schedule of {total_steps} optimiser steps cannot have {warmup_steps} of warm-up; "
-                "lower warmup_steps or raise trainer.max_steps"
+                "lower --model.init_args.schedule.init_args.warmup_steps or raise trainer.max_steps"
             )
         lowest = min(float(group["lr"]) / group.get("lr_scale", 1.0) for group in optimizer.param_groups)
         if min_lr > lowest:

@@ -81,11 +81,20 @@ class ColorTask(SemanticTask):
         return Painter(build(info, 3), torch.tensor(self.palette) / 255)
 
     def _build_losses(self, builds: list[Callable[[int, int], Loss]] | None) -> list[Loss]:
-        """Builds the losses, and hands the palette to those that need it."""
+        """Builds the losses, and hands the palette to those that need it.
+
+        Raises:
+            ValueError: If no loss compares colours.
+        """
         losses = super()._build_losses([MeanAbsoluteColor] if builds is None else builds)
-        for loss in losses:
-            if isinstance(loss, MeanAbsoluteColor):
-                loss.palette = torch.tensor(self.palette) / 255
+        of_color = [loss for loss in losses if isinstance(loss, MeanAbsoluteColor)]
+        if not of_color:  # as when an experiment's class_path alone was changed
+            raise ValueError(
+                "losses: none of them compares colours, so ColorTask would train a classifier; "
+                "set --model.init_args.losses null, or list segbench.losses.color.MeanAbsoluteColor"
+            )
+        for loss in of_color:
+            loss.palette = torch.tensor(self.palette) / 255
         return losses
 
     def _warn_of_equal_colors(self) -> None:

@@ -1,5 +1,6 @@
 """Semantic segmentation: encoder → necks → decoder → losses and scores, and nothing but the wiring."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
@@ -101,10 +102,14 @@ class SemanticTask(Task):
             self.necks.append(neck)
             info = neck.info
         self.decoder = self._build_decoder(decoder, info)
-        self.losses = nn.ModuleList(self._build_losses(losses))
+        built = self._build_losses(losses)
+        for loss in built:
+            if not 0 <= loss.weight < math.inf:
+                raise ValueError(f"losses: weight of {type(loss).__name__} is {loss.weight}; give 0 or more")
+        self.losses = nn.ModuleList(built)
         if not len(self.losses):
             raise ValueError("losses: at least one is needed; null stands for the default of the task")
-        names = [str(loss.name) for loss in self.losses]
+        names = [loss.name for loss in built]
         self._loss_names = [  # two of one name are told apart by a number
             name if names.count(name) == 1 else f"{name}_{names[:index].count(name) + 1}"
             for index, name in enumerate(names)
@@ -143,9 +148,18 @@ class SemanticTask(Task):
 
         Returns:
             The prediction, and the padded size `(H', W')` to which its logits belong.
+
+        Raises:
+            ValueError: If the decoder breaks its contract.
         """
         features = self.necks(self.encoder(image))
-        return self.decoder(features), (features.image.shape[-2], features.image.shape[-1])
+        prediction = self.decoder(features)
+        if not isinstance(prediction, Prediction):
+            raise ValueError(
+                f"decoder: {type(self.decoder).__name__} returns a {type(prediction).__name__}; return "
+                "segbench.types.Prediction(logits) (`segbench check-decoder` tests the rest of the contract)"
+            )
+        return prediction, (features.image.shape[-2], features.image.shape[-1])
 
     def logits(self, image: Tensor) -> Tensor:
         """Runs the whole image at once; see the contract."""

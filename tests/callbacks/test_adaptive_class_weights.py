@@ -150,6 +150,15 @@ def test_without_a_loss_that_has_weights_it_is_refused_in_one_line(tiny, capsys)
     assert "AdaptiveClassWeights needs a loss with class_weights, such as segbench.losses.cross_entropy" in line
 
 
+def test_weights_that_begin_outside_the_limits_are_refused_in_one_line(tiny, capsys):
+    loss = "segbench.losses.cross_entropy.CrossEntropy"
+    losses = f"--model.init_args.losses=[{{class_path: {loss}, init_args: {{class_weights: [1, 0, 1, 20]}}}}]"
+    with pytest.raises(SystemExit):
+        fit(tiny, "--trainer.callbacks+=AdaptiveClassWeights", losses)  # the name alone, as in the README
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
+    assert "keeps weights from 0.1 to 10, but class_weights of CrossEntropy begin with 20" in line
+
+
 def test_masses_equal_the_loop(monkeypatch):
     monkeypatch.setattr(bands, "BAND_BYTES_CPU", 200)
     logits = torch.randn(2, 4, 3, 5)

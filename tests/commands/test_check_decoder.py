@@ -40,12 +40,25 @@ class Stumbles(MyDecoder):
         super().__init__(info, num_classes)
         self.layers[7].requires_grad_(False)
 """
+SOUND += """
+
+class Leaves(MyDecoder):
+    def __init__(self, info: FeatureInfo, num_classes: int) -> None:
+        raise SystemExit(3)
+
+
+class NoInfo(MyDecoder):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(None, num_classes)
+"""
 FEW = ["--only", "patch-16", "batch"]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "my_decoders.py").write_text(SOUND)
+    (tmp_path / "my_syntax.py").write_text("x = 1\nclass Any(:\n")
+    (tmp_path / "my_names.py").write_text("x = 1\n\nclass Any(undefined):\n    pass\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -96,6 +109,10 @@ def test_necks_come_in_between(folder, capsys):
         (["my_decoders.MyDecoder", "--init_args.width", "wide"], "width"),
         (["my_decoders.NeedsWidth"], "depth"),
         (["my_decoders.Stumbles"], "the decoder cannot be built: IndexError"),
+        (["my_decoders.Leaves"], "the decoder cannot be built: SystemExit"),
+        (["my_decoders.NoInfo"], "its constructor takes (info, num_classes, …)"),
+        (["my_syntax.Any"], "my_syntax.py, line 2: "),
+        (["my_names.Any"], "my_names.py, line 3: NameError: name 'undefined' is not defined; mend the file"),
         (["my_decoders.MyDecoder", "--only", "speed"], "there is no check speed; choose among patch-16"),
         (["my_decoders.MyDecoder", "--necks+=segbench.decoders.linear.LinearDecoder"], "subclass"),
         ([], "class_path"),

@@ -48,11 +48,17 @@ def test_our_decoders_conform(cls, check):
     [
         (broken.UnusedParameter, {"gradients": "auxiliary.weight, auxiliary.bias"}),
         (broken.DetachedEncoder, {"gradients": "no gradient reaches the encoder"}),
-        (broken.FixedSize, {"non-square": "image 64×128: forward raises RuntimeError", "odd-size": "80×112"}),
+        (
+            broken.FixedSize,
+            {"non-square": "padded image 64×128: forward raises RuntimeError", "odd-size": "80×112"},
+        ),
         (broken.FixedOutput, {"non-square": "4×4 cells, which are not square", "odd-size": "4×4 cells"}),
         (broken.PaddedGrid, {"odd-size": "crop what was padded"}),
         (broken.BatchLeak, {"batch": "with the other images of its batch"}),
-        (broken.LeakInTraining, {"batch": "in training an image's output depends on another"}),
+        (broken.LeakInTraining, {"batch": "in training logits of an image change by"}),
+        (broken.LeakToTheSecond, {"batch": "in training logits of an image change by"}),
+        (broken.LeakWithoutGradient, {"batch": "in training logits of an image change by"}),
+        (broken.LeakBesideBatchNorm, {"batch": "in training logits of an image change by"}),
         (broken.NanInBf16, {"bf16": "nan or infinity in bfloat16, in the output of logits"}),
         (broken.StateOutside, {"save-load": "after a strict load the result is another"}),
         (broken.MadeInForward, {"save-load": "forward made or removed mix.bias, mix.weight"}),
@@ -72,6 +78,8 @@ def test_a_fault_is_named_by_its_check(cls, fault):
     also = {
         broken.PaddedGrid: {"non-square"},  # of five cells at patch 14
         broken.LeakInTraining: {"overfit"},  # evaluation is not what was trained
+        broken.LeakWithoutGradient: {"overfit"},
+        broken.LeakBesideBatchNorm: {"overfit"},
         broken.MadeInForward: {"compile"},  # a graph makes no layers
         broken.RandomInEvaluation: {"batch", "compile"},  # neither can compare what is random
         broken.TwoTypes: {"patch-8", "patch-14", "non-square", "odd-size"},  # all look at both modes

@@ -130,6 +130,10 @@ def test_class_embeddings_do_not_decay():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"num_heads": -3}, "must be positive; got 24, -3 and 4.0"),
+        ({"num_heads": 0}, "must be positive; got 24, 0 and 4.0"),
+        ({"embed_dim": 0}, "must be positive; got 0, 1 and 4.0"),
+        ({"mlp_ratio": 0.0}, "must be positive; got 24, 1 and 0.0"),
         ({"num_heads": 5}, "embed_dim 24 does not divide into num_heads 5"),
         ({"dropout": 1.0}, "dropout"),
         ({"depth": -1}, "depth must be at least 0"),

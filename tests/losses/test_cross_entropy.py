@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segbench.losses.clipped_cross_entropy import ClippedCrossEntropy
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.types import Prediction
 
@@ -36,3 +37,10 @@ def test_mistakes():
         CrossEntropy(3, 255, class_weights=[1.0, 1.0])
     with pytest.raises(ValueError, match="label_smoothing"):
         CrossEntropy(3, 255, label_smoothing=1.5)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy, ClippedCrossEntropy])
+@pytest.mark.parametrize("wrong", [-5.0, float("nan"), float("inf")])
+def test_weights_that_reward_mistakes_or_are_no_numbers_are_refused(loss, wrong):
+    with pytest.raises(ValueError, match=r"class_weights: \S+ is negative or no number"):
+        loss(3, 255, class_weights=[1.0, 0.0, wrong])

@@ -125,6 +125,7 @@ def test_extras_have_gradients_and_survive_bf16(options):
         ({"dim": 0}, "dim ≥ 1, iterations ≥ 0 and temperature > 0; got 0, 1 and 1.0"),
         ({"iterations": -1}, "got 192, -1 and 1.0"),
         ({"temperature": 0.0}, "got 192, 1 and 0.0"),
+        ({"temperature": float("inf")}, "got 192, 1 and inf"),
     ],
 )
 def test_mistakes(options, message):

@@ -74,6 +74,35 @@ class LeakInTraining(Sound):
         return Prediction(self.head(deepest + deepest.flip(0) if self.training else deepest))
 
 
+class LeakToTheSecond(Sound):
+    """Only the second image sees the first, and only in training."""
+
+    def forward(self, features: Features) -> Prediction:
+        deepest = features.maps[-1]
+        second = torch.tensor([0.0, 1.0])[: len(deepest), None, None, None]
+        return Prediction(self.head(deepest - 0.9 * deepest[:1] * second if self.training else deepest))
+
+
+class LeakWithoutGradient(Sound):
+    """The mean of the batch, taken off behind the gradient's back."""
+
+    def forward(self, features: Features) -> Prediction:
+        deepest = features.maps[-1]
+        return Prediction(self.head(deepest - deepest.mean(0, keepdim=True).detach() * self.training))
+
+
+class LeakBesideBatchNorm(Sound):
+    """A norm over the batch is no excuse for what else is mixed."""
+
+    def __init__(self, info: FeatureInfo, num_classes: int) -> None:
+        super().__init__(info, num_classes)
+        self.norm = nn.BatchNorm2d(info.channels[-1])
+
+    def forward(self, features: Features) -> Prediction:
+        deepest = self.norm(features.maps[-1])
+        return Prediction(self.head(deepest + deepest.flip(0) if self.training else deepest))
+
+
 class NanInBf16(Sound):
     """The difference of near numbers under a root: 1.001 is 1 in bfloat16."""
 

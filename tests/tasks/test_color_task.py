@@ -237,3 +237,10 @@ def test_the_original_trains_resumes_and_segments_from_the_command_line(tmp_path
     with torch.no_grad():
         painted = task(torch.zeros(1, 3, 32, 32))[0].colors  # the palette came back with the checkpoint
     assert np.array_equal(task.segment(torch.zeros(1, 3, 32, 32))[0].numpy(), nearest(painted[0], task.palette))
+
+
+def test_losses_that_compare_no_colours_are_refused():
+    with pytest.raises(
+        ValueError, match="none of them compares colours, so ColorTask would train a classifier"
+    ):
+        make(losses=[CrossEntropy])

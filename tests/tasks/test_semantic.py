@@ -130,3 +130,20 @@ def test_from_scratch_fetches_no_weights():
     with pytest.raises(ValueError, match="there is no file nowhere"):
         make(depths=[0], pretrained="nowhere.pth")
     assert count(make(depths=[0], from_scratch=True, pretrained="nowhere.pth")) == count(make(depths=[0]))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_loss_cannot_have_such_a_weight(weight):
+    with pytest.raises(ValueError, match="losses: weight of CrossEntropy is"):
+        make(depths=[0], losses=[partial(CrossEntropy, weight=weight)])
+
+
+def test_a_decoder_that_returns_a_tensor_is_told_what_to_return():
+    class Bare(LinearDecoder):
+        def forward(self, features):
+            return super().forward(features).logits
+
+    names, palette = ["a", "b"], [[0, 0, 0], [255, 255, 255]]
+    task = SemanticTask(partial(TimmViT, depths=[0]), Bare, (32, 32), 2, names, palette)
+    with pytest.raises(ValueError, match=r"decoder: Bare returns a Tensor; return segbench.types.Prediction"):
+        task(torch.zeros(1, 3, 32, 32))
