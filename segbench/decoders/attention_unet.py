@@ -136,8 +136,6 @@ def skip_up(x: Tensor, out_channels: int) -> Tensor:
 class UpBlock(nn.Module):
     """Doubles the size, takes the skip in, and refines by three convolutions."""
 
-    skip_weight: Tensor
-
     def __init__(
         self,
         in_channels: int,
@@ -157,9 +155,6 @@ class UpBlock(nn.Module):
         """
         super().__init__()
         self.up = normal(nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2))
-        # `skip_up` as the weight of a transposed convolution: what it makes of one channel after the other.
-        one_hot = torch.eye(in_channels)[:, :, None, None]
-        self.register_buffer("skip_weight", skip_up(one_hot, out_channels), persistent=False)  # (i, o, 2, 2)
         # One convolution of [x, residual], in two parts so that the two need not be written side by side.
         self.of_x = normal(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.of_residual = normal(nn.Conv2d(skip_channels, out_channels, 3, padding=1, bias=False))
@@ -173,8 +168,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Maps `(B, i, ⌈h/2⌉, ⌈w/2⌉)` and a skip `(B, r, h, w)` to `(B, o, h, w)`."""
-        # up(x) + skip_up(x) in one pass: both are linear maps of a cell to four, so their weights add up.
-        x = F.conv_transpose2d(x, self.up.weight + self.skip_weight, self.up.bias, stride=2)
+        x = self.up(x) + skip_up(x, self.up.out_channels)
         x = self.norm0(F.silu(x[..., : residual.shape[-2], : residual.shape[-1]]))
         change = self.of_x(x) + self.of_residual(residual)
         if self.attention is not None:

@@ -3,7 +3,7 @@
 Paper: https://arxiv.org/abs/2105.05633, §3.2. Code: https://github.com/rstrudel/segmenter.
 The paper speaks of a softmax over classes before the last norm; the code, followed here, has none: cosine
 scores go straight into a LayerNorm over classes. The code keeps dropout at 0.1 in the decoder, the paper says
-none.
+none. Unlike the code, norms below 1e-12 are not divided by.
 """
 
 import torch

@@ -106,7 +106,7 @@ class LocalAttention(nn.Module):
         self.penalty = nn.Parameter(((squared[:, None] + squared) / 16).repeat(num_heads, 1, 1))
 
     def no_weight_decay(self) -> set[str]:
-        """Names the penalties: they are positions, not weights."""
+        """Names the penalties: positions, not weights. The author lets everything decay."""
         return {"penalty"}
 
     def forward(self, feature_map: Tensor) -> Tensor:

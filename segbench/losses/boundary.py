@@ -1,8 +1,8 @@
 """Binary cross-entropy of a boundary head against the two-cell-thick boundary of the labels.
 
 Source: the attention U-Net article, §5.2. Code: https://github.com/dmitri-chouchkov/fashion-segmentation.
-There, probabilities are clamped to [1e-7, 1 − 1e-7], which stops the gradient where a prediction is worst; here
-the same function is computed from logits, exact and with a gradient everywhere. Boundary pixels count 5 times
+There, probabilities are clamped to [1e-7, 1 − 1e-7], and the gradient fades beyond; here the same function is
+computed from logits, exact and with its whole gradient everywhere. Boundary pixels count 5 times
 as in the code; the article says 20.
 """
 

@@ -4,10 +4,10 @@ Source: the report "Vision Transformers for Segmentation" (no published paper), 
 squared error. Unlike there, pixels without a class take no part.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segbench.functional.labels import split_labels
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -50,7 +50,7 @@ class MeanAbsoluteColor(Loss):
         size = (label.shape[-2], label.shape[-1])
         colors = prediction.colors.float()  # (B, 3, h, w)
         colors = F.interpolate(colors, size, mode="bilinear", align_corners=False)
-        valid = label != self.ignore_index  # (B, H, W)
-        wanted = self.palette[torch.where(valid, label, 0).long()]  # (B, H, W, 3)
+        known, valid = split_labels(label, len(self.palette), self.ignore_index)  # (B, H, W)
+        wanted = self.palette[known]  # (B, H, W, 3)
         difference = (colors - wanted.permute(0, 3, 1, 2)).abs().mean(1)  # (B, H, W)
         return (difference * valid).sum() / valid.sum().clamp(min=1)

@@ -4,7 +4,7 @@ Paper: https://arxiv.org/abs/2203.16527. Code: https://github.com/facebookresear
 `SimpleFeaturePyramid`). As there, each level is scaled from the ViT's stride by transposed convolutions or
 pooling, then goes through a 1×1 and a 3×3 convolution. Unlike there, levels may have widths of their own and
 may be made of maps from different depths; patches of 14 pixels, which cannot be quartered, give strides 7, 14
-and 28; and pooling keeps a last odd row or column.
+and 28; pooling keeps a last odd row or column; and norms have torch's ε of 1e-5.
 """
 
 from torch import nn

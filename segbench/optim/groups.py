@@ -67,7 +67,8 @@ def _spared(module: nn.Module) -> set[int]:
     spared = set()
     for part in module.modules():
         names: Callable[[], set[str]] = getattr(part, "no_weight_decay", set)
-        spared |= {id(part.get_parameter(name)) for name in names()}
+        parameters = dict(part.named_parameters())  # timm's modules also name what they may not have
+        spared |= {id(parameters[name]) for name in names() if name in parameters}
     return spared
 
 

@@ -63,7 +63,11 @@ def test_our_decoders_conform(cls, check):
         (broken.StateOutside, {"save-load": "after a strict load the result is another"}),
         (broken.MadeInForward, {"save-load": "forward made or removed mix.bias, mix.weight"}),
         (broken.RandomInEvaluation, {"save-load": "twice the same features give two results"}),
+        (broken.NanGradient, {"bf16": "in the gradient of head.weight"}),
         (broken.GraphBreak, {"compile": "no single graph"}),
+        (broken.AnotherWhenTraced, {"compile": "logits differ from eager by"}),
+        (broken.DetachedWhenTraced, {"compile": "head.bias has a gradient either eager or compiled"}),
+        (broken.SlowerWhenTraced, {"compile": "compiled, the gradient of head.weight is off by"}),
         (broken.SameEverywhere, {"overfit": "on the batch trained on"}),
         (broken.TwoTypes, {"patch-16": "training and evaluation return different outputs"}),
     ],
@@ -80,6 +84,7 @@ def test_a_fault_is_named_by_its_check(cls, fault):
         broken.LeakInTraining: {"overfit"},  # evaluation is not what was trained
         broken.LeakWithoutGradient: {"overfit"},
         broken.LeakBesideBatchNorm: {"overfit"},
+        broken.NanGradient: {"overfit"},
         broken.MadeInForward: {"compile"},  # a graph makes no layers
         broken.RandomInEvaluation: {"batch", "compile"},  # neither can compare what is random
         broken.TwoTypes: {"patch-8", "patch-14", "non-square", "odd-size"},  # all look at both modes
@@ -100,6 +105,14 @@ def test_onnx_takes_other_sizes_where_the_decoder_does():
     fixed = results(broken.FixedSize, ["onnx"])["onnx"]
     assert fixed.outcome == "passed"
     assert fixed.message.startswith("at one size only: ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("onnx") is None, reason="without onnx")
+def test_an_onnx_graph_that_answers_differently_is_named():
+    found = results(broken.AnotherWhenTraced, ["onnx"])["onnx"]
+    assert found.outcome == "failed"
+    assert "logits differ from eager by" in found.message
 
 
 def test_without_the_packages_onnx_is_skipped_and_not_passed(monkeypatch):

@@ -164,7 +164,8 @@ def test_position_code_tells_all_cells_apart():
 
 def test_initialisation_is_the_authors():
     unet = AttentionUNet(FeatureInfo((64, 128), (1, 2), (8, 8)), 5)
-    for layer in (unet.bottleneck.conv2, unet.blocks[0].up, unet.blocks[0].of_residual, unet.blocks[0].conv3):
+    up = unet.blocks[0]
+    for layer in (unet.bottleneck.conv2, up.up, up.of_residual, up.conv3, unet.classify, unet.boundary):
         assert layer.weight.std().item() == pytest.approx(0.1, rel=0.05)
     assert unet.bottleneck.conv2.bias.std().item() == pytest.approx(0.1, rel=0.2)
     attention = unet.bottleneck.blocks[0].attention1
@@ -172,6 +173,7 @@ def test_initialisation_is_the_authors():
     for weight in (attention.qkv.weight[:n], attention.qkv.weight[n:], attention.proj.weight):
         assert weight.std().item() == pytest.approx((2 / (2 * n)) ** 0.5, rel=0.05)
     assert attention.qkv.bias.unique().tolist() == pytest.approx([0.01])
+    assert attention.proj.bias.unique().tolist() == pytest.approx([0.01])
     assert unet.norm.norm.weight.tolist() == [3.0] * 5
 
 

@@ -3,9 +3,11 @@
 import math
 
 import pytest
+import timm
 import torch
 from torch import nn
 
+from segbench.encoders.patch_vit import PatchViT
 from segbench.encoders.timm_vit import TimmViT
 from segbench.layers.local_attention import LocalAttention
 from segbench.layers.patch_tokens import PatchTokens
@@ -45,6 +47,23 @@ def test_layers_deep_inside_a_decoder_name_what_does_not_decay():
     spared = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
     names = {name for name, p in decoder.named_parameters() if id(p) in spared and p.ndim > 1}
     assert names == {"0.position", "1.penalty"}
+
+
+def test_a_module_of_timm_inside_a_decoder_names_what_does_not_decay():
+    vit = timm.create_model("vit_tiny_patch16_224", depth=1)  # names register tokens that it has not
+    groups = parameter_groups([(0, [])], set(), [nn.Sequential(vit)])
+    spared = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    assert id(vit.pos_embed) in spared
+    assert id(vit.blocks[0].mlp.fc1.weight) not in spared
+
+
+def test_the_position_of_the_small_encoder_does_not_decay():
+    encoder = PatchViT((32, 32), depth=1, hidden=(8,), bottleneck=(8,))
+    groups = parameter_groups(encoder.depth_groups(), encoder.no_weight_decay(), [])
+    spared = {id(p) for group in groups if group.get("weight_decay") == 0 for p in group["params"]}
+    assert [name for name, p in encoder.named_parameters() if id(p) in spared and p.ndim > 1] == [
+        "patches.position"
+    ]
 
 
 def test_frozen_parameters_are_left_out():

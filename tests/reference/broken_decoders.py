@@ -112,6 +112,32 @@ class NanInBf16(Sound):
         return Prediction(logits * spread.sqrt())
 
 
+class NanGradient(Sound):
+    """Finite until the backward pass: the root's slope at 0 is infinite, times 0."""
+
+    def forward(self, features: Features) -> Prediction:
+        return Prediction(self.head(features.maps[-1]) + (0 * self.head.weight.sum()).sqrt())
+
+
+class AnotherWhenTraced(Sound):
+    def forward(self, features: Features) -> Prediction:
+        return Prediction(self.head(features.maps[-1]) * (1.5 if torch.compiler.is_compiling() else 1.0))
+
+
+class DetachedWhenTraced(Sound):
+    def forward(self, features: Features) -> Prediction:
+        bias = self.head.bias.detach() if torch.compiler.is_compiling() else self.head.bias
+        return Prediction(nn.functional.conv2d(features.maps[-1], self.head.weight, bias))
+
+
+class SlowerWhenTraced(Sound):
+    """Half of the gradient is lost where nobody looks at values."""
+
+    def forward(self, features: Features) -> Prediction:
+        logits = self.head(features.maps[-1])
+        return Prediction(logits / 2 + logits.detach() / 2 if torch.compiler.is_compiling() else logits)
+
+
 class StateOutside(Sound):
     """Running statistics that no state dict knows of."""
 
