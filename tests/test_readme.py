@@ -61,7 +61,7 @@ def test_options_of_the_table_are_understood(option, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", *configs, *option.replace("FILE", "README.md").split(), "--print_config"])
     assert stop.value.code in (0, None)
-    assert "class_path: segbench.tasks.semantic.SemanticTask" in capsys.readouterr().out
+    assert "class_path: segbench.tasks." in capsys.readouterr().out
 
 
 def test_the_table_was_found():
