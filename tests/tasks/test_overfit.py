@@ -68,7 +68,7 @@ def test_decoder_overfits_one_batch(decoder, shift):
 
 @pytest.mark.parametrize(
     "options",
-    [{"kernel": "symmetric"}, {"temperature": 0.5, "normalize": True, "iterations": 2}],
+    [{"kernel": "symmetric"}, {"temperature": 0.5, "normalize": True}],
     ids=["symmetric", "warm and normalised"],
 )
 def test_extras_of_mean_shift_overfit_one_batch(options):
