@@ -57,16 +57,22 @@ def readable(error: BaseException) -> str:
         # torch appends the worker's traceback; its last line is "ValueError: what went wrong".
         return lines[-1].partition(": ")[2] or lines[-1]
     keys, told = [], []
-    for line in lines:
+    for line in (_CALLABLE.sub("", line) for line in lines):
         if key := re.fullmatch(r'Parser key "(.+?)":', line):
             keys.append(key[1])
         elif problem := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             keys.append(f"({problem[1]})")
         elif not _NOISE.match(line):
-            told.append(_CALLABLE.sub("", line).partition(". Got value: Namespace(")[0])
+            told.append(_plain(line.partition(". Got value: Namespace(")[0]))
     text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
     if re.search(r"arguments are required: (fit|validate|test|predict)\.", text):
         text += "; give them by --config experiments/NAME.yaml"
     elif re.search(r"Option '\S+' is not accepted", text):
         text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list what is"
     return f"{' '.join(keys)}: {text}" if keys else text
+
+
+def _plain(line: str) -> str:
+    """Says in words which values a type allows."""
+    line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value: ", r"choose one of \1; got ", line)
+    return re.sub(r"Expected a <class '(\w+)'>", r"give a \1", line)

@@ -21,6 +21,20 @@ def test_nested_messages_are_reduced_to_keys_and_cause():
     assert readable(ValueError(NESTED)) == "model (a.B) decoder: Expected 'Z' to be a subclass of <class 'Y'>"
 
 
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("Expected a typing.Literal[2, 4]. Got value: 3", "decoder block_size: choose one of 2, 4; got 3"),
+        ("Expected a <class 'list'>", "decoder block_size: give a list"),
+    ],
+)
+def test_an_option_of_a_part_is_a_key_too_and_its_type_is_told_in_words(cause, told):
+    text = f"""Parser key "decoder":
+  Type collections.abc.Callable[[X, int], Y] expects a function or a callable class: Parser key "block_size":
+    {cause}. Got value: Namespace(class_path='Z')"""
+    assert readable(ValueError(text)) == told
+
+
 def test_worker_tracebacks_are_reduced_to_their_message():
     text = 'Caught ValueError in DataLoader worker process 0.\nTraceback:\n  File "x"\nValueError: a.png: bad'
     assert readable(ValueError(text)) == "a.png: bad"
