@@ -97,6 +97,7 @@ class SegbenchCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Panels, "panels")
+        parser.add_lightning_class_args(PredictionFiles, "predictions")
         # The first link looks for the files: missing data is said before weights are fetched for nothing.
         parser.link_arguments(
             "data", "model.init_args.num_classes", compute_fn=self._num_classes, apply_on="instantiate"
@@ -187,7 +188,6 @@ class SegbenchCLI(LightningCLI):
             StepSeed(),
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
-            PredictionFiles(),
             SplitLists(),
         ]
         if config.enable_progress_bar is not False:

@@ -17,6 +17,7 @@ TRAINER_VERBS = {
 # Each is a file in segbench/commands with a function of the same name, hyphens as underscores.
 COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
+    "synth": "write a synthetic twin of a dataset, in its real layout",
     "bench": "measure kernels side by side",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }

@@ -1,10 +1,11 @@
 """`predictions/`: the label maps of `segbench predict`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 
+from segbench.data.base import SegmentationDataModule
 from segbench.functional import pictures
 from segbench.tasks.base import Task
 from segbench.types import Batch
@@ -12,6 +13,15 @@ from segbench.types import Batch
 
 class PredictionFiles(L.Callback):
     """Writes each label map as a grey PNG of class indices and as a coloured one."""
+
+    def __init__(self, ids: Literal["training", "file"] = "training") -> None:
+        """Takes the form.
+
+        Args:
+            ids: Of the grey PNGs: training writes class indices; file writes the ids of the dataset's own label
+                files, as benchmark servers take them, and leaves the coloured ones out.
+        """
+        self.ids = ids
 
     def on_predict_batch_end(
         self,
@@ -25,12 +35,15 @@ class PredictionFiles(L.Callback):
         """Writes the batch."""
         if not isinstance(pl_module, Task):
             return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.ids == "file" and not isinstance(data, SegmentationDataModule):
+            raise ValueError("predictions.ids=file needs a dataset with ids of its own: leave it out")
         folder = Path(trainer.default_root_dir) / "predictions"
-        (folder / "color").mkdir(parents=True, exist_ok=True)
+        (folder / "color" if self.ids == "training" else folder).mkdir(parents=True, exist_ok=True)
         for labels, name in zip(outputs.cpu().numpy(), batch.name, strict=True):
-            stem = pictures.file_name(name)
-            indices = pictures.index_image(labels, pl_module.num_classes)
-            pictures.write_png(str(folder / f"{stem}.png"), indices)
-            pictures.write_png(
-                str(folder / "color" / f"{stem}.png"), pictures.colorize(labels, pl_module.palette)
-            )
+            file = f"{pictures.file_name(name)}.png"
+            if self.ids == "file":
+                pictures.write_png(str(folder / file), data.spec.encode(labels))
+                continue
+            pictures.write_png(str(folder / file), pictures.index_image(labels, pl_module.num_classes))
+            pictures.write_png(str(folder / "color" / file), pictures.colorize(labels, pl_module.palette))

@@ -4,7 +4,7 @@ Source: https://groups.csail.mit.edu/vision/datasets/ADE20K/; names and colours 
 """
 
 from segbench.data.base import SegmentationDataModule
-from segbench.data.folder import FolderLayout
+from segbench.data.folder_layout import FolderLayout
 from segbench.data.spec import DatasetSpec
 
 _CLASSES = """

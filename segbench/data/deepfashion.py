@@ -6,7 +6,6 @@ one by one, in whatever order the disk listed them; here the outfit's id decides
 sides. It padded short pictures with background; here what is padded has no label.
 """
 
-import hashlib
 import re
 import warnings
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from PIL import Image
 from segbench.data.base import SegmentationDataModule
 from segbench.data.files import list_files, write_image, write_palette_image
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
+from segbench.data.splits import divide, draw
 from segbench.data.transforms import Transform, VariedCrop
 
 _CLASSES = """
@@ -60,19 +60,8 @@ def split_names(names: Iterable[str]) -> dict[str, Split]:
         Split of each name. Of three garments or more each split gets one at least.
     """
     names = list(names)
-    drawn = sorted((_draw(one), one) for one in {garment(name) for name in names})
-    count = len(drawn)
-    num_test = min(max(sum(draw < 0.1 for draw, _ in drawn), 1), max(count - 2, 0))
-    num_val = min(max(sum(draw < 0.2 for draw, _ in drawn) - num_test, 1), max(count - num_test - 1, 0))
-    splits: dict[str, Split] = {}
-    for place, (_, one) in enumerate(drawn):
-        splits[one] = "test" if place < num_test else "val" if place < num_test + num_val else "train"
+    splits = divide(map(garment, names), {"test": 0.1, "val": 0.1})
     return {name: splits[garment(name)] for name in names}
-
-
-def _draw(one: str) -> float:
-    """Computes a garment's random number in [0, 1), the same on any machine, whatever else is in the folder."""
-    return int.from_bytes(hashlib.sha256(one.encode()).digest()[:6]) / 2**48
 
 
 class DeepFashionLayout(Layout):
@@ -105,7 +94,7 @@ class DeepFashionLayout(Layout):
         """
         lower, upper = {"test": (0.0, 0.1), "predict": (0.0, 0.1), "val": (0.1, 0.2)}.get(split, (0.2, 1.0))
         ids = (f"id_{number:08d}" for number in range(index // 2 * 1000, (index // 2 + 1) * 1000))
-        one = next(one for one in ids if lower <= _draw(one) < upper)  # one in ten at worst
+        one = next(one for one in ids if lower <= draw(one) < upper)  # one in ten at worst
         name = f"WOMEN-Dresses-{one}-01_{('1_front', '2_side')[index % 2]}"
         return Pair(name, root / "images" / f"{name}.jpg", root / "segm" / f"{name}_segm.png")
 

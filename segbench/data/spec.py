@@ -29,12 +29,14 @@ class DatasetSpec:
         palette: One RGB colour for each class.
         ignore_index: Training id of pixels without a class; no class may have it.
         remap: Training id for each id of the file that does not already mean itself.
+        complete: No id of the file means itself, but for `ignore_index`: `remap` names all that may occur.
     """
 
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
     ignore_index: int = 255
     remap: Mapping[int, int] = field(default_factory=dict)
+    complete: bool = False
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) < len(self.classes):
@@ -67,7 +69,8 @@ class DatasetSpec:
     def _labels(self) -> NDArray[np.int32]:
         """Training id of every file id, −1 where there is none."""
         labels = np.full(_FILE_IDS, -1, np.int32)
-        labels[: self.num_classes] = np.arange(self.num_classes)
+        if not self.complete:
+            labels[: self.num_classes] = np.arange(self.num_classes)
         labels[self.ignore_index] = self.ignore_index
         for file_id, label in self.remap.items():
             labels[file_id] = label

@@ -6,12 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from rich.progress import track
 
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
 from segbench.data.files import cache_folder
-from segbench.data.folder import FolderLayout
+from segbench.data.folder_layout import FolderLayout
 from segbench.data.scene import class_names, draw_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout
 from segbench.data.transforms import Transform
@@ -35,7 +36,7 @@ def write_synthetic(
         root: Folder to be made.
         spec: Classes, and how their ids are stored.
         layout: Where files belong.
-        counts: Number of images of each split.
+        counts: Number of images of each split; those to predict get no label.
         size: Height and width of the images.
         seed: Another seed gives other scenes.
 
@@ -56,9 +57,11 @@ def write_synthetic(
         ) from None
     draft.chmod(0o755)  # mkdtemp's own 0700 would hide a shared dataset from colleagues
     try:
-        for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 500)):
+        for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 50)):
             image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
             pair = layout.place(draft, split, i + 1)
+            if split == "predict":
+                pair = pair._replace(label=None)
             layout.write(pair, image, spec.encode(label))
         (draft / "classes.txt").write_text("".join(f"{name}\n" for name in spec.classes), encoding="utf-8")
         draft.rename(root)  # fails if another process was faster and `root` is no longer empty
@@ -66,9 +69,18 @@ def write_synthetic(
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def own_places(layout: Layout) -> list[Split]:
+    """Lists the splits that have files of their own; in articles `test` is often val once more."""
+    places: dict[Path, Split] = {}
+    for split in get_args(Split):
+        places.setdefault(layout.place(Path(), split, 1).image, split)
+    return list(places.values())
+
+
 class SyntheticDataModule(SegmentationDataModule):
     """Drawn scenes, written once to a cache and read as any folder of images."""
 
+    spec = DatasetSpec(tuple(class_names(8)), scene_palette(8))
     layout = FolderLayout(splits={"predict": "test"})
 
     def __init__(

@@ -1,7 +1,12 @@
 """Folders as users have them, and what they are told when something is wrong."""
 
+import inspect
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from segbench.data.folder import FolderDataModule, FolderLayout
@@ -207,3 +212,29 @@ def test_layout_finds_what_it_places(tmp_path):
     for pair in placed:
         write_pair(tmp_path, pair.image, pair.label)
     assert layout.pairs(tmp_path, "val") == placed
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+OPTIONS = re.findall(
+    r"`(\w+: [^`]+)`", re.search(r"## Your own photographs.*?\n## ", README, flags=re.DOTALL)[0]
+)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_that_the_readme_shows_are_taken(tmp_path, option):
+    given = yaml.safe_load(option)
+    assert given.keys() <= inspect.signature(FolderDataModule.__init__).parameters.keys()
+    module(tmp_path, classes=["road", "car", "bus", "tree", "void"], **given)
+
+
+def test_the_readme_shows_options():
+    assert {next(iter(yaml.safe_load(option))) for option in OPTIONS} >= {"merge", "ignore", "splits", "images"}
+
+
+def test_the_readmes_folder_is_read_as_it_stands(tmp_path):
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    for i in range(12):
+        write_pair(tmp_path, f"images/{i}.jpg", f"masks/{i}.png", value=i % 2)
+    data = module(tmp_path, splits={"val": 0.1, "test": 0.1})
+    data.setup("fit")
+    assert sum(len(data.dataset(split)) for split in ("train", "val", "test")) == 12

@@ -1,0 +1,124 @@
+"""Images and masks in parallel folders: the layout of most datasets, published ones and everybody's own."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.color_masks import ids_of_colors, is_colored
+from segbench.data.files import list_files, read_image
+from segbench.data.spec import Color, Layout, Pair, Split, read_pair
+
+
+@dataclass(frozen=True)
+class FolderLayout(Layout):
+    """Images and masks in parallel folders, matched by name.
+
+    Attributes:
+        images: Folders of images relative to the root; `{split}` stands for the split's own. The first that
+            exists counts.
+        masks: The folder of masks for each folder of images.
+        splits: Folder name of a split where it is not the split's name; empty where all are in one folder.
+        image_suffix: What follows the common name in image files, before the file type.
+        mask_suffix: The same in masks, such as `_segm`.
+        source: Sentence for who does not have the data.
+        new_name: Name of the files that `place` invents.
+        image_type: And their file type.
+        colors: File id of each colour, where masks may be painted in RGB.
+    """
+
+    images: tuple[str, ...] = ("images/{split}",)
+    masks: tuple[str, ...] = ("masks/{split}",)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    source: str = ""
+    new_name: str = "{split}_{index:06d}"
+    image_type: str = ".jpg"
+    colors: Mapping[Color, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.images or len(self.images) != len(self.masks):
+            raise ValueError(
+                f"images={list(self.images)} and masks={list(self.masks)} must be as many, in pairs"
+            )
+
+    def pairs(self, root: Path, split: Split) -> list[Pair]:
+        """Finds the files of a split."""
+        images, masks = self._folders(root, split)
+        photos = self._listed(images, self.image_suffix, "" if images != masks else self.mask_suffix)
+        if not photos:
+            raise ValueError(f"{images} holds no image: expected {self.tree(root)}")
+        labels = self._listed(masks, self.mask_suffix, "") if masks.is_dir() else {}
+        found = [Pair(name, path, labels.get(name)) for name, path in photos.items()]
+        bare = [pair for pair in found if pair.label is None]
+        if bare and split != "predict":
+            raise ValueError(
+                f"{bare[0].image} has no mask {masks / bare[0].name}{self.mask_suffix}.png, nor have"
+                f" {len(bare) - 1} of the other {len(found) - 1} images: add the masks or remove the images"
+            )
+        lonely = sorted(labels.keys() - photos.keys())
+        if lonely:
+            warnings.warn(
+                f"{labels[lonely[0]]} and {len(lonely) - 1} other masks have no image; left out", stacklevel=2
+            )
+        return found
+
+    def place(self, root: Path, split: Split, index: int) -> Pair:
+        """Says where a new pair belongs; splits that share a folder share its files."""
+        folder = self.splits.get(split, split)
+        first = next(other for other in get_args(Split) if self.splits.get(other, other) == folder)
+        if first == "predict" != folder:
+            first = "test"  # of a published dataset, without its labels
+        name = self.new_name.format(split=first if folder else split, index=index)
+        image = root / self.images[0].format(split=folder) / f"{name}{self.image_suffix}{self.image_type}"
+        label = root / self.masks[0].format(split=folder) / f"{name}{self.mask_suffix}.png"
+        return Pair(name, image, label)
+
+    def tree(self, root: Path) -> str:
+        """Describes the expected files."""
+        folders = (
+            f"{image}/NAME{self.image_suffix}.jpg with {mask}/NAME{self.mask_suffix}.png"
+            for image, mask in zip(self.images, self.masks, strict=True)
+        )
+        names = dict.fromkeys(self.splits.get(split, split) for split in ("train", "val", "test"))
+        being = f", {{split}} being {', '.join(names)}" if any(names) else " without {split}"
+        return f"{' or '.join(folders)} in {root}{being}"
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
+        """Opens a pair; painted masks become ids."""
+        if pair.label is None or not self.colors or not is_colored(pair.label):
+            return read_pair(pair)
+        picture = read_image(pair.label)
+        try:
+            mask = ids_of_colors(picture, self.colors)
+        except ValueError as error:
+            raise ValueError(f"{pair.label}: {error}") from None
+        return read_image(pair.image), mask
+
+    def _folders(self, root: Path, split: Split) -> tuple[Path, Path]:
+        name = self.splits.get(split, split)
+        candidates = [
+            (root / image.format(split=name), root / mask.format(split=name))
+            for image, mask in zip(self.images, self.masks, strict=True)
+        ]
+        for images, masks in candidates:
+            if images.is_dir():
+                return images, masks
+        missing = root if not root.is_dir() else candidates[0][0]
+        raise FileNotFoundError(
+            f"no folder {missing} for split '{split}': expected {self.tree(root)}"
+            + (f"; {self.source}" if self.source else "")
+        )
+
+    @staticmethod
+    def _listed(folder: Path, suffix: str, other_suffix: str) -> dict[str, Path]:
+        return {
+            name.removesuffix(suffix): path
+            for name, path in list_files(folder).items()
+            if name.endswith(suffix) and not (other_suffix and name.endswith(other_suffix))
+        }

@@ -1,0 +1,167 @@
+"""Splits of a folder that has none: from lists of names, or drawn from the names themselves."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.data.files import SUFFIXES
+from segbench.data.folder_layout import FolderLayout
+from segbench.data.spec import Layout, Pair, Split
+
+
+def draw(name: str, salt: str = "") -> float:
+    """Computes a name's random number in [0, 1): the same on any machine, whatever else is in the folder."""
+    return int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:6]) / 2**48
+
+
+def divide(names: Iterable[str], shares: Mapping[Split, float], salt: str = "") -> dict[str, Split]:
+    """Divides names at random. A name that is added later moves none of the others, unless there are few.
+
+    Args:
+        names: In any order.
+        shares: Of test and val, or one of them; the rest is for training.
+        salt: Another one gives another division.
+
+    Returns:
+        Split of each name; if there are enough names, no split is empty.
+    """
+    drawn = sorted((draw(name, salt), name) for name in set(names))
+    splits: dict[str, Split] = {name: "train" for _, name in drawn}
+    held_out: list[Split] = [split for split in ("test", "val") if split in shares]
+    start, limit = 0, 0.0
+    for place, split in enumerate(held_out):
+        limit += shares[split]
+        due = sum(number < limit for number, _ in drawn) - start
+        spare = len(drawn) - start - (len(held_out) - place)  # one stays for each of the others
+        stop = start + min(max(due, 1), max(spare, 0))
+        splits |= {name: split for _, name in drawn[start:stop]}
+        start = stop
+    return splits
+
+
+@dataclass(frozen=True)
+class DrawnSplits(Layout):
+    """Splits drawn from all pairs of a folder; a run folder says which image was in which.
+
+    Attributes:
+        files: Finds all pairs, whatever the split.
+        shares: Of val and test.
+        seed: Another one gives other splits.
+    """
+
+    own_splits: ClassVar[bool] = True
+
+    files: FolderLayout
+    shares: Mapping[Split, float]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        right = {"val", "test"} >= set(self.shares) and all(share > 0 for share in self.shares.values())
+        if not right or sum(self.shares.values()) >= 1:
+            raise ValueError(
+                f"splits={dict(self.shares)}: give the shares of val and test, as in '{{val: 0.1, test: 0.1}}';"
+                " the rest is for training"
+            )
+
+    def pairs(self, root: Path, split: Split) -> list[Pair]:
+        """Finds the pairs of a split; `predict` means test."""
+        wanted: Split = "test" if split == "predict" else split
+        if wanted != "train" and wanted not in self.shares:
+            raise FileNotFoundError(
+                f"split '{wanted}' has no share: give it one by --data.init_args.splits '{{{wanted}: 0.1, …}}'"
+            )
+        pairs = self.files.pairs(root, "train")
+        splits = divide((pair.name for pair in pairs), self.shares, str(self.seed))
+        found = [pair for pair in pairs if splits[pair.name] == wanted]
+        if not found:
+            raise ValueError(f"{root} has {len(pairs)} images, too few for a split '{wanted}': add more")
+        return found
+
+    def place(self, root: Path, split: Split, index: int) -> Pair:
+        """Says where a new pair belongs; `pairs` finds it in its split if there are images of all."""
+        test, val = self.shares.get("test", 0.0), self.shares.get("val", 0.0)
+        lower, upper = {"train": (test + val, 1.0), "val": (test, test + val)}.get(split, (0.0, test))
+        for number in range(index * 10**4, (index + 1) * 10**4):
+            pair = self.files.place(root, split, number)
+            if lower <= draw(pair.name, str(self.seed)) < upper:
+                return pair
+        raise ValueError(f"split '{split}' has too small a share to place an image in")
+
+    def tree(self, root: Path) -> str:
+        """Describes the expected files."""
+        return self.files.tree(root)
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
+        """Opens a pair as the folder does."""
+        return self.files.read(pair)
+
+
+@dataclass(frozen=True)
+class ListedSplits(Layout):
+    """Splits that text files list, one name per line.
+
+    Attributes:
+        files: Finds all pairs, whatever the split.
+        lists: Text file of each split, below the root.
+    """
+
+    files: FolderLayout
+    lists: Mapping[Split, str] = field(default_factory=dict)
+
+    def pairs(self, root: Path, split: Split) -> list[Pair]:
+        """Finds the pairs of a split; `predict` means test where it has no list of its own."""
+        wanted: Split = "test" if split == "predict" and split not in self.lists else split
+        if wanted not in self.lists:
+            raise FileNotFoundError(
+                f"split '{wanted}' has no list: give it one by --data.init_args.splits '{{{wanted}: A.txt, …}}'"
+            )
+        known = {pair.name: pair for pair in self.files.pairs(root, "predict")}  # masks are asked for below
+        names = self._names(root, wanted)
+        for other in () if wanted == "predict" else sorted(self.lists.keys() - {wanted, "predict"}):
+            both = sorted(set(names) & set(self._names(root, other)))
+            if both:
+                raise ValueError(
+                    f"{both[0]} and {len(both) - 1} others are in {self.lists[wanted]} and in"
+                    f" {self.lists[other]}: take them out of one"
+                )
+        lost = [name for name in names if name not in known]
+        if lost or not names:
+            what = f"names {lost[0]} and {len(lost) - 1} others that are not there" if lost else "is empty"
+            raise ValueError(f"{root / self.lists[wanted]} {what}: expected names as in {self.tree(root)}")
+        bare = [name for name in names if known[name].label is None]
+        if bare and split != "predict":
+            raise ValueError(
+                f"{known[bare[0]].image} and {len(bare) - 1} others of {self.lists[wanted]} have no mask: add"
+                f" them, expected {self.tree(root)}"
+            )
+        return [known[name] for name in names]
+
+    def place(self, root: Path, split: Split, index: int) -> Pair:
+        """Says where the files of a new pair belong; it must still be added to its list."""
+        return self.files.place(root, split, index)
+
+    def tree(self, root: Path) -> str:
+        """Describes the expected files."""
+        return self.files.tree(root)
+
+    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
+        """Opens a pair as the folder does."""
+        return self.files.read(pair)
+
+    def _names(self, root: Path, split: Split) -> list[str]:
+        path = root / self.lists[split]
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no file {path} for split '{split}': write one image name per line into it"
+            )
+        names = set()
+        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
+            stem, dot, suffix = line.rpartition(".")
+            name = stem if dot + suffix.lower() in SUFFIXES else line
+            names.add(name.removesuffix(self.files.image_suffix))
+        return sorted(names)

@@ -1,0 +1,183 @@
+"""Somebody's own classes: numbered, coloured, merged, ignored."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segbench.data.class_table import read_table, training_spec
+from segbench.data.color_masks import ids_of_colors
+from segbench.data.folder import FolderDataModule
+from segbench.data.spec import default_palette
+
+NAMES = ["sky", "road", "car", "bus", "void"]
+COLORS = [(70, 130, 180), (128, 64, 128), (0, 0, 142), (0, 60, 100), (0, 0, 0)]
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array, np.uint8)).save(path)
+
+
+def folder(tmp_path, mask, **arguments):
+    """One image with one mask, read through the data module."""
+    save(tmp_path / "images/train/a.png", np.zeros((*np.shape(mask)[:2], 3)))
+    save(tmp_path / "masks/train/a.png", mask)
+    return FolderDataModule(tmp_path, **({"classes": NAMES, "num_workers": 0} | arguments))
+
+
+def labels(data):
+    return data.dataset("train").read(0).label.tolist()
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["sky", "car"], [("sky", 0), ("car", 1)]),
+        (["7 sky", "26 sports car"], [("sky", 7), ("sports car", 26)]),
+        (["2 wheeler", "car"], [("2 wheeler", 0), ("car", 1)]),
+        (["highway 66", "3d model"], [("highway 66", 0), ("3d model", 1)]),
+        (["70 130 180 sky", "0 0 142\tcar"], [("sky", 0, (70, 130, 180)), ("car", 1, (0, 0, 142))]),
+        (["70, 130, 180, sky", "0,0,142 car"], [("sky", 0, (70, 130, 180)), ("car", 1, (0, 0, 142))]),
+        (["7 70 130 180 sky", "26 0 0 142 car"], [("sky", 7, (70, 130, 180)), ("car", 26, (0, 0, 142))]),
+    ],
+)
+def test_lines_of_a_table(lines, expected):
+    palette = default_palette(2)
+    whole = [entry if len(entry) == 3 else (*entry, palette[i]) for i, entry in enumerate(expected)]
+    assert read_table(lines) == whole
+
+
+def test_a_table_in_a_file(tmp_path):
+    (tmp_path / "table.txt").write_text("7 sky\n\n26 car\n27 car\n", encoding="utf-8")
+    data = folder(tmp_path, [[7, 26, 27, 255]], classes="table.txt")
+    assert data.class_names == ["sky", "car"]  # lines of one name are one class
+    assert labels(data) == [[0, 1, 1, 255]]
+
+
+def test_ids_that_the_table_does_not_name_are_no_classes(tmp_path):
+    """With classes 7 and 26, the ids 0 and 1 must not pass for the first and second class."""
+    data = folder(tmp_path, [[7, 0, 1]], classes=["7 sky", "26 car"])
+    with pytest.raises(ValueError, match=r"a\.png: label 0, 1 with 2 classes .*remap"):
+        labels(data)
+    assert labels(folder(tmp_path, [[7, 0, 1]], classes=["7 sky", "26 car"], ignore=[0, 1])) == [[0, 255, 255]]
+    assert labels(folder(tmp_path, [[7, 0, 1]], classes=["7 sky", "26 car"], remap={0: 1, 1: 255})) == [
+        [0, 1, 255]
+    ]
+
+
+def test_merging_takes_the_place_and_colour_of_the_first(tmp_path):
+    data = folder(tmp_path, [[0, 1, 2, 3, 4]], palette=COLORS, merge={"vehicle": ["bus", "car"]})
+    assert data.class_names == ["sky", "road", "vehicle", "void"]
+    assert data.palette == [list(color) for color in (COLORS[0], COLORS[1], COLORS[2], COLORS[4])]
+    assert labels(data) == [[0, 1, 2, 2, 3]]
+    joined = folder(tmp_path, [[0, 1, 2, 3, 4]], merge={"car": ["bus"]})  # into a class that is there
+    assert joined.class_names == ["sky", "road", "car", "void"]
+    assert labels(joined) == [[0, 1, 2, 2, 3]]
+
+
+@pytest.mark.parametrize("ignore", [["void", "road"], [4, 1], [4, "road"], ["0 0 0", "128 64 128"]])
+def test_ignoring_by_name_id_or_colour(tmp_path, ignore):
+    data = folder(tmp_path, [[0, 1, 2, 3, 4, 255]], palette=COLORS, ignore=ignore)
+    assert data.class_names == ["sky", "car", "bus"]
+    assert labels(data) == [[0, 255, 1, 2, 255, 255]]
+
+
+def test_merged_classes_may_be_ignored_too(tmp_path):
+    data = folder(tmp_path, [[0, 1, 2, 3, 4]], merge={"vehicle": ["bus", "car"]}, ignore=["vehicle", 9])
+    assert data.class_names == ["sky", "road", "void"]
+    assert labels(data) == [[0, 1, 255, 255, 2]]
+
+
+def test_what_is_written_is_read_again():
+    spec, _ = training_spec(read_table(["7 sky", "26 car", "27 bus"]), {"vehicle": ["car", "bus"]}, [0, 1])
+    assert spec.encode(np.array([[0, 1, 255]])).tolist() == [[7, 26, 0]]
+    assert spec.decode(spec.encode(np.array([[0, 1, 255]]))).tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("how", ["palette", "table"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_masks_painted_in_the_classes_colours(tmp_path, how, alpha):
+    classes = {"classes": NAMES, "palette": COLORS}
+    if how == "table":
+        rows = zip(COLORS, NAMES, strict=True)
+        classes = {"classes": [f"{' '.join(map(str, color))} {name}" for color, name in rows]}
+    expected = np.random.default_rng(0).integers(0, 5, (13, 17))
+    painted = np.array(COLORS, np.uint8)[expected]  # (13, 17, 3)
+    if alpha:
+        painted = np.concatenate([painted, np.full((13, 17, 1), 255, np.uint8)], -1)
+    assert labels(folder(tmp_path, painted, **classes)) == expected.tolist()
+    ignoring = folder(tmp_path, painted, **classes, ignore=["void"], merge={"vehicle": ["car", "bus"]})
+    assert labels(ignoring) == np.array([0, 1, 2, 2, 255])[expected].tolist()
+    assert labels(folder(tmp_path, expected, **classes)) == expected.tolist()  # grey masks of the same classes
+
+
+def test_every_colour_is_told_from_its_neighbours():
+    rng = np.random.default_rng(0)
+    known = {tuple(color): i for i, color in enumerate(rng.integers(0, 256, (40, 3)).tolist())}
+    ids = rng.integers(0, len(known), (30, 20))
+    picture = np.array(list(known), np.uint8)[ids]
+    slow = [[known[tuple(pixel)] for pixel in row] for row in picture.tolist()]
+    assert ids_of_colors(picture, known).tolist() == slow == ids.tolist()
+    for channel in range(3):
+        near = picture.copy()
+        near[3, 4, channel] ^= 1
+        if tuple(near[3, 4].tolist()) not in known:
+            with pytest.raises(ValueError, match="in 1 pixels"):
+                ids_of_colors(near, known)
+
+
+def test_an_unknown_colour_is_named_with_its_count_and_the_remedy_works(tmp_path):
+    painted = np.array(COLORS, np.uint8)[np.zeros((6, 5), int)]
+    painted[:2] = (12, 3, 4)
+    painted[2, 0] = (9, 9, 9)
+    with pytest.raises(
+        ValueError, match="colour 12 3 4 in 10 pixels, and 1 others in 1, mean no class"
+    ) as error:
+        labels(folder(tmp_path, painted, palette=COLORS))
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(tmp_path / "masks/train/a.png") in text
+    assert "--data.init_args.ignore+='[12 3 4, 9 9 9]'" in text
+    mended = labels(folder(tmp_path, painted, palette=COLORS, ignore=["12 3 4", "9 9 9"]))
+    assert mended == [[255] * 5] * 2 + [[255, 0, 0, 0, 0]] + [[0] * 5] * 3
+
+
+def test_smoothed_masks_are_recognised(tmp_path):
+    painted = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
+    with pytest.raises(ValueError, match="mixed by smoothing or JPEG") as error:
+        labels(folder(tmp_path, painted, palette=COLORS))
+    assert "\n" not in str(error.value)
+
+
+def test_one_colour_for_two_classes_matters_in_painted_masks_only(tmp_path):
+    palette = [*COLORS[:3], COLORS[2], COLORS[4]]
+    assert labels(folder(tmp_path, [[2, 3]], palette=palette)) == [[2, 3]]
+    painted = np.array(palette, np.uint8)[[[2, 0]]]
+    with pytest.raises(ValueError, match="colour 0 0 142 in 1 pixels mean no class, or two"):
+        labels(folder(tmp_path, painted, palette=palette))
+    merged = folder(tmp_path, painted, palette=palette, merge={"vehicle": ["car", "bus"]})
+    assert labels(merged) == [[2, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"merge": {"vehicle": ["car", "tram"]}},
+            "merge: vehicle: there is no class 'tram'; classes are bus, car",
+        ),
+        ({"merge": {"a": ["car"], "b": ["car"]}}, "'car' goes to 'a' and to 'b'"),
+        ({"ignore": ["voids"]}, "ignore: there is no class 'voids'"),
+        ({"ignore": NAMES}, "none is left of 5"),
+        ({"palette": COLORS[:2]}, "palette has 2 colours for 5 classes"),
+        ({"classes": ["1 2 3 a"], "palette": [(0, 0, 0)]}, "both give colours"),
+        ({"classes": ["1 2 300 a"]}, "colour 1 2 300: each of"),
+        ({"classes": ["1 2 3 a", "b"]}, "must be all 'name', 'id name'"),
+        ({"classes": ["7 a", "7 b"]}, "id 7 occurs twice"),
+        ({"classes": ["a", "a"]}, "a name occurs twice"),
+    ],
+)
+def test_contradictions_are_one_line(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        folder(tmp_path, [[0]], **arguments)
+    assert "\n" not in str(error.value)
