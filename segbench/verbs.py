@@ -18,6 +18,7 @@ TRAINER_VERBS = {
 COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
     "synth": "write a synthetic twin of a dataset, in its real layout",
+    "doctor": "name what is wrong with a dataset, and the YAML that mends it",
     "bench": "measure kernels side by side",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }
@@ -72,6 +73,10 @@ def _run_command(verb: str, args: list[str]) -> None:
 
     file = verb.replace("-", "_")
     module = import_module(f"segbench.commands.{file}")
+    if hasattr(module, "run"):  # it reads YAML as `fit` does, by a parser of its own
+        with one_line_errors(ArgumentError):
+            module.run(args)
+        return
     function = getattr(module, file)
     parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
     positional = getattr(module, "POSITIONAL", {})  # and options of several words, which signatures cannot say

@@ -12,9 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
+from segbench.data.first_batches import FirstBatches
 from segbench.data.sampling import TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Augment, Transform, plain_transforms, standard_transforms
+from segbench.types import Batch
 
 __all__ = [
     "DatasetSpec",
@@ -57,6 +59,7 @@ class SegmentationDataModule(L.LightningDataModule):
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
         augment: bool = True,
+        exclude: list[str] | None = None,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -72,6 +75,7 @@ class SegmentationDataModule(L.LightningDataModule):
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for ids of the label files, on top of what the dataset already says.
             augment: Change training images at random; false only crops and pads them to `img_size`.
+            exclude: Images to leave out of all splits, as paths below the root.
 
         Raises:
             ValueError: If a number is out of range.
@@ -88,6 +92,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.eval_batch_size = eval_batch_size
         self.seed = seed
+        self.exclude = list(exclude or [])
         if remap:
             self.spec = replace(self.spec, remap={**self.spec.remap, **remap})
         if train_transforms and not augment:
@@ -95,6 +100,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.augment = Augment(train_transforms or self.default_transforms(scale, augment), seed)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
         self._datasets: dict[Split, SegmentationDataset] = {}
+        self._first_batches = FirstBatches(self.spec)
 
     @property
     def num_classes(self) -> int:
@@ -121,6 +127,22 @@ class SegmentationDataModule(L.LightningDataModule):
         build = standard_transforms if augment else plain_transforms
         return build(self.img_size, self.ignore_index, scale)
 
+    def pairs(self, split: Split) -> list[Pair]:
+        """Finds the files of a split that are not left out.
+
+        Args:
+            split: Which.
+
+        Returns:
+            Pairs, sorted by name; without a label where the mask is missing.
+
+        Raises:
+            FileNotFoundError: If the split's folder is missing.
+            ValueError: If the split is empty.
+        """
+        left_out = {self.root / image for image in self.exclude}
+        return [pair for pair in self.layout.pairs(self.root, split) if pair.image not in left_out]
+
     def listed(self) -> dict[Split, list[str]]:
         """Names the images of every split that was asked for so far."""
         return {split: [pair.name for pair in dataset.pairs] for split, dataset in self._datasets.items()}
@@ -139,7 +161,16 @@ class SegmentationDataModule(L.LightningDataModule):
             ValueError: If it is empty, or masks are missing.
         """
         if split not in self._datasets:
-            pairs = self.layout.pairs(self.root, split)
+            pairs = self.pairs(split)
+            bare = [pair for pair in pairs if pair.label is None]
+            if bare and split != "predict":
+                raise ValueError(
+                    f"{bare[0].image} has no mask, nor have {len(bare) - 1} of the other {len(pairs) - 1}"
+                    f" images: expected {self.layout.tree(self.root)}; add the masks, or leave the images out"
+                    " by --data.init_args.exclude, which `segbench doctor` writes"
+                )
+            if not pairs:
+                raise ValueError(f"exclude leaves no image of split '{split}': shorten it")
             augment = self.augment if split == "train" else None
             self._datasets[split] = SegmentationDataset(pairs, self.spec, augment, self.layout.read)
         return self._datasets[split]
@@ -186,6 +217,12 @@ class SegmentationDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         """Batches of whole images, with or without labels."""
         return self._eval_loader("predict")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Looks at the labels of the first training batches before they go to the device."""
+        if self.trainer is not None and self.trainer.training:
+            self._first_batches.look(batch)
+        return batch
 
     def _eval_loader(self, split: Split) -> DataLoader[Item]:
         dataset = self.dataset(split)

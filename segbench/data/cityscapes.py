@@ -105,6 +105,7 @@ class Cityscapes(SegmentationDataModule):
         remap: dict[int, int] | None = None,
         augment: bool = True,
         labels: LabelFiles = "labelIds",
+        exclude: list[str] | None = None,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -120,6 +121,7 @@ class Cityscapes(SegmentationDataModule):
             remap: Training ids for Cityscapes' label ids, on top of the official 19 classes.
             augment: Change training images at random; false only crops and pads them to `img_size`.
             labels: Which files: the published ones, or those of cityscapesScripts' createTrainIdLabelImgs.
+            exclude: Images to leave out of all splits, as paths below the root.
         """
         self.layout = CityscapesLayout(labels)
         super().__init__(
@@ -133,4 +135,5 @@ class Cityscapes(SegmentationDataModule):
             train_transforms=train_transforms,
             remap=remap,
             augment=augment,
+            exclude=exclude,
         )

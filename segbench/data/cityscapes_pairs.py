@@ -129,6 +129,7 @@ class CityscapesPairs(SegmentationDataModule):
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
         augment: bool = True,
+        exclude: list[str] | None = None,
         cache_dir: str | None = None,
     ) -> None:
         """Sets up the module; no image is looked for yet.
@@ -144,6 +145,7 @@ class CityscapesPairs(SegmentationDataModule):
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for Cityscapes' label ids, on top of the official 19 classes.
             augment: Change training images at random; false only crops and pads them to `img_size`.
+            exclude: Images to leave out of all splits, as paths below the root.
             cache_dir: Folder for the labels found; by default `$SEGBENCH_CACHE` or `~/.cache/segbench`.
         """
         self.layout = PairsLayout(cache_dir)
@@ -158,4 +160,5 @@ class CityscapesPairs(SegmentationDataModule):
             train_transforms=train_transforms,
             remap=remap,
             augment=augment,
+            exclude=exclude,
         )

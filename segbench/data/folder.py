@@ -45,6 +45,7 @@ class FolderDataModule(SegmentationDataModule):
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
         augment: bool = True,
+        exclude: list[str] | None = None,
     ) -> None:
         """Sets up the module.
 
@@ -72,6 +73,7 @@ class FolderDataModule(SegmentationDataModule):
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for ids of the mask files, as in `{11: 255}`.
             augment: Change training images at random; false only crops and pads them to `img_size`.
+            exclude: Images to leave out of all splits, as paths below the root.
 
         Raises:
             FileNotFoundError: If the file of class names is missing.
@@ -99,6 +101,7 @@ class FolderDataModule(SegmentationDataModule):
             train_transforms=train_transforms,
             remap=remap,
             augment=augment,
+            exclude=exclude,
         )
 
 

@@ -55,12 +55,6 @@ class FolderLayout(Layout):
             raise ValueError(f"{images} holds no image: expected {self.tree(root)}")
         labels = self._listed(masks, self.mask_suffix, "") if masks.is_dir() else {}
         found = [Pair(name, path, labels.get(name)) for name, path in photos.items()]
-        bare = [pair for pair in found if pair.label is None]
-        if bare and split != "predict":
-            raise ValueError(
-                f"{bare[0].image} has no mask {masks / bare[0].name}{self.mask_suffix}.png, nor have"
-                f" {len(bare) - 1} of the other {len(found) - 1} images: add the masks or remove the images"
-            )
         lonely = sorted(labels.keys() - photos.keys())
         if lonely:
             warnings.warn(

@@ -138,7 +138,7 @@ class Pair(NamedTuple):
     Attributes:
         name: Unique within the split; folders below the split's own are part of it.
         image: The photograph.
-        label: The mask; `None` only where a split to predict has none.
+        label: The mask; `None` where there is none, which only a split to predict may have.
     """
 
     name: str
@@ -161,11 +161,11 @@ class Layout(ABC):
         """Finds the files of a split without opening them.
 
         Returns:
-            At least one pair, sorted by name.
+            At least one pair, sorted by name; without a label where the mask is missing.
 
         Raises:
             FileNotFoundError: If the split's folder is missing; names the expected tree.
-            ValueError: If the split is empty, or an image has no mask.
+            ValueError: If the split is empty.
         """
 
     @abstractmethod

@@ -133,12 +133,6 @@ class ListedSplits(Layout):
         if lost or not names:
             what = f"names {lost[0]} and {len(lost) - 1} others that are not there" if lost else "is empty"
             raise ValueError(f"{root / self.lists[wanted]} {what}: expected names as in {self.tree(root)}")
-        bare = [name for name in names if known[name].label is None]
-        if bare and split != "predict":
-            raise ValueError(
-                f"{known[bare[0]].image} and {len(bare) - 1} others of {self.lists[wanted]} have no mask: add"
-                f" them, expected {self.tree(root)}"
-            )
         return [known[name] for name in names]
 
     def place(self, root: Path, split: Split, index: int) -> Pair:

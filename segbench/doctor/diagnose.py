@@ -1,0 +1,96 @@
+"""The doctor's visit: lists the files, reads each once, and says what is wrong."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench.data.base import SegmentationDataModule, default_num_workers
+from segbench.data.spec import DatasetSpec, Layout, Pair, Split
+from segbench.doctor.examine import Record, examine
+from segbench.doctor.file_faults import file_findings
+from segbench.doctor.finding import LEVELS, Finding
+from segbench.doctor.id_faults import id_findings
+from segbench.doctor.layout_faults import list_pairs
+from segbench.doctor.split_faults import class_findings, split_findings
+
+Jobs = Sequence[tuple[Layout, Path, Split, Pair]]
+Progress = Callable[[Iterable[Record], int], Iterable[Record]]
+
+
+class Diagnosis(NamedTuple):
+    """What the doctor found.
+
+    Attributes:
+        records: One of each image and mask.
+        findings: Errors first.
+    """
+
+    records: list[Record]
+    findings: list[Finding]
+
+
+def visit(
+    data: SegmentationDataModule,
+    num_workers: int | None = None,
+    progress: Progress = lambda records, _: records,
+) -> Diagnosis:
+    """Reads a whole dataset once and names what is wrong with it.
+
+    Args:
+        data: As for training.
+        num_workers: Files read at the same time; by default as many as there are free processors.
+        progress: Wraps the records as they come, to show how many of the total are done.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        FileNotFoundError: If there is no dataset at all.
+    """
+    data.prepare_data()
+    if not data.root.is_dir():
+        raise FileNotFoundError(f"no folder {data.root}: give the dataset's by --data.init_args.root DIR")
+    accepted = options_of(data)
+    pairs, findings = list_pairs(data, accepted)
+    jobs: Jobs = [(data.layout, data.root, split, pair) for split in pairs for pair in pairs[split]]
+    # Threads: decoders and hashes run without the interpreter's lock, and nothing needs to be sent.
+    with warnings.catch_warnings(), ThreadPoolExecutor(num_workers or default_num_workers()) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, on files that the records speak of anyway
+        records = list(progress(pool.map(lambda job: examine(*job), jobs), len(jobs)))
+    findings += diagnose(records, data.spec, accepted, data.eval_batch_size)
+    if any(finding.name == "names differ" for finding in findings):  # nothing is missing, then
+        missing = {"missing mask", "masks without image"}
+        findings = [finding for finding in findings if finding.name not in missing]
+    return Diagnosis(records, sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+
+
+def options_of(data: SegmentationDataModule) -> frozenset[str]:
+    """Names the options that a dataset's class has."""
+    return frozenset(inspect.signature(type(data)).parameters)
+
+
+def diagnose(
+    records: Sequence[Record], spec: DatasetSpec, accepted: Container[str], eval_batch_size: int = 1
+) -> list[Finding]:
+    """Concludes from the records of all files what is wrong.
+
+    Args:
+        records: Of all splits.
+        spec: Classes, and what ids mean.
+        accepted: Options that the dataset's class has.
+        eval_batch_size: Images in a batch of evaluation.
+
+    Returns:
+        The findings, in no order of weight.
+    """
+    ids = id_findings(records, spec)
+    wrong = any(finding.level == "error" for finding in ids)  # then classes are not counted yet
+    return [
+        *file_findings(records, spec, accepted),
+        *ids,
+        *split_findings(records, accepted, eval_batch_size),
+        *([] if wrong else class_findings(records, spec)),
+    ]

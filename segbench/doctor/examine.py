@@ -1,0 +1,152 @@
+"""One look at one photograph and its mask: all that the diagnosis needs to know of them, in a small record."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segbench.data.files import read_image
+from segbench.data.spec import Color, Layout, Pair, Split
+
+Fault = Literal["missing mask", "damaged image", "damaged mask", "JPEG mask", "colour mask", "unreadable"]
+
+_ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 5 to 8 swap width and height
+_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_MOST_COLORS = 256  # a mask with more colours than this is a photograph
+
+
+class Record(NamedTuple):
+    """A photograph and its mask.
+
+    Attributes:
+        split: Where it is used.
+        image: The photograph's path below the root.
+        label: The mask's path below the root; `None` where there is none.
+        size: Width and height in which training sees the photograph.
+        label_size: Width and height of the mask.
+        ids: Pixels of each id in the mask file.
+        digest: Hash of the photograph's pixels, whatever the file around them.
+        deep: The photograph has more than 8 bits for each colour.
+        alpha: The photograph has a transparency channel.
+        orientation: The photograph's EXIF orientation.
+        palette: Colour that a palette mask gives to each of its ids.
+        colors: Pixels of each colour, where the mask holds colours; the most frequent ones.
+        fault: What keeps the pair from being read.
+        reason: The same in the reader's words.
+    """
+
+    split: Split
+    image: str
+    label: str | None = None
+    size: tuple[int, int] | None = None
+    label_size: tuple[int, int] | None = None
+    ids: Mapping[int, int] = {}
+    digest: str = ""
+    deep: bool = False
+    alpha: bool = False
+    orientation: int = 1
+    palette: Mapping[int, Color] = {}
+    colors: Mapping[Color, int] = {}
+    fault: Fault | None = None
+    reason: str = ""
+
+
+def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
+    """Reads a pair once; whatever is wrong with it is in the record, never raised.
+
+    Args:
+        layout: Opens the files as training does.
+        root: Folder of the dataset.
+        split: Where the pair is used.
+        pair: The files.
+
+    Returns:
+        The record.
+    """
+    label = None if pair.label is None else below(root, pair.label)
+    record = _look_at_header(Record(split, below(root, pair.image), label), pair.image)
+    try:
+        image, mask = layout.read(pair)
+    except Exception as error:  # decoders raise all sorts; the other files are still to be read
+        return _explain(record, pair, str(error) or type(error).__name__)
+    height, width = image.shape[:2]
+    pixels = hashlib.blake2b(image.tobytes(), digest_size=16, person=f"{width}x{height}".encode())
+    record = record._replace(size=(width, height), digest=pixels.hexdigest())
+    if mask is None:
+        return record if split == "predict" else record._replace(fault="missing mask")
+    ids = _count(mask)
+    palette = {} if pair.label is None else _palette(pair.label, ids)
+    return record._replace(label_size=(mask.shape[1], mask.shape[0]), ids=ids, palette=palette)
+
+
+def below(root: Path, path: Path) -> str:
+    """Writes a path as users know it: from the dataset's root on, with forward slashes."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _look_at_header(record: Record, path: Path) -> Record:
+    try:
+        with Image.open(path) as image:
+            raw = image.tile[0][3] if image.tile else ""
+            raw_mode = str(raw[0] if isinstance(raw, tuple) else raw)  # "RGB;16B" where mode says RGB
+            return record._replace(
+                deep="16" in raw_mode or image.mode[0] in "IF",
+                alpha=image.mode in _ALPHA or "transparency" in image.info,
+                orientation=int(image.getexif().get(_ORIENTATION, 1)),
+            )
+    except Exception:  # a damaged file has no say here; reading it will name the fault
+        return record
+
+
+def _explain(record: Record, pair: Pair, reason: str) -> Record:
+    """Finds out which file of an unreadable pair is to blame."""
+    record = record._replace(fault="unreadable", reason=reason)
+    try:
+        height, width = read_image(pair.image).shape[:2]
+    except Exception:  # as above
+        return record._replace(fault="damaged image")
+    record = record._replace(size=(width, height))
+    if pair.label is None or pair.label == pair.image:
+        return record
+    if pair.label.suffix.lower() in {".jpg", ".jpeg"}:
+        return record._replace(fault="JPEG mask")
+    try:
+        with Image.open(pair.label) as mask:
+            mask.load()
+            size, mode = mask.size, mask.mode
+            colors = np.asarray(mask.convert("RGB")) if mode != "F" else np.empty((0, 0, 3), np.uint8)
+    except Exception:  # as above
+        return record._replace(fault="damaged mask")
+    if mode in {"1", "L", "P", "I", "I;16"}:
+        return record
+    return record._replace(fault="colour mask", label_size=size, colors=_count_colors(colors))
+
+
+def _count(mask: NDArray[np.integer]) -> dict[int, int]:
+    if mask.dtype == np.uint8:
+        counts = np.bincount(mask.ravel(), minlength=256)
+        return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    ids, counts = np.unique(mask, return_counts=True)
+    return {int(i): int(count) for i, count in zip(ids, counts, strict=True)}
+
+
+def _count_colors(colors: NDArray[np.uint8]) -> dict[Color, int]:
+    packed = colors.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)  # (H, W)
+    values, counts = np.unique(packed, return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_MOST_COLORS]
+    return {
+        (int(values[i]) >> 16, int(values[i]) >> 8 & 255, int(values[i]) & 255): int(counts[i]) for i in most
+    }
+
+
+def _palette(path: Path, ids: Mapping[int, int]) -> dict[int, Color]:
+    with Image.open(path) as image:
+        table = image.getpalette("RGB") if image.mode == "P" else None
+    colors = table or []
+    return {
+        i: (colors[3 * i], colors[3 * i + 1], colors[3 * i + 2]) for i in ids if 0 <= 3 * i < len(colors) - 2
+    }

@@ -1,0 +1,143 @@
+"""Faults of single files: missing, damaged, of the wrong kind, size or orientation."""
+
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+
+from segbench.data.spec import Color, DatasetSpec
+from segbench.doctor.examine import Fault, Record
+from segbench.doctor.finding import Finding, Level, count, leave_out
+
+# Level, statement and advice for each fault that keeps a pair from being read.
+_UNREADABLE: dict[Fault, tuple[str, str]] = {
+    "missing mask": ("{} have no mask", "or add the masks"),
+    "damaged image": ("{} are damaged, cut short or no picture", "or copy the files anew"),
+    "damaged mask": ("the masks of {} are damaged or cut short", "or copy the files anew"),
+    "JPEG mask": (
+        "the masks of {} are JPEG, which changes class ids",
+        "or make PNG masks from the original annotation; renaming or converting the JPEGs does not undo it",
+    ),
+    "unreadable": ("{} cannot be read", ""),
+}
+
+
+def file_findings(records: Sequence[Record], spec: DatasetSpec, accepted: Container[str]) -> list[Finding]:
+    """Finds what is wrong with files one by one.
+
+    Args:
+        records: All pairs of all splits.
+        spec: Classes and their colours.
+        accepted: Options that the dataset's class has.
+
+    Returns:
+        A finding for each kind of fault.
+    """
+    findings = []
+    for fault, (text, advice) in _UNREADABLE.items():
+        bad = [record for record in records if record.fault == fault]
+        files = [record.label or record.image if "mask" in fault else record.image for record in bad]
+        if bad:
+            reason = f": {bad[0].reason}" if fault == "unreadable" else ""
+            text = text.format(count(len(bad), len(records), "image")) + reason
+            findings.append(Finding("error", fault, text, files, leave_out(bad, records), advice))
+    findings.extend(_color_masks(records, spec, accepted))
+    findings.extend(_sizes(records))
+    for name, test, text, advice in _PHOTOGRAPHS:
+        bad = [record for record in records if test(record)]
+        if bad:
+            level: Level = "warning" if name != "alpha channel" else "note"
+            text = f"{count(len(bad), len(records), 'image')} {text}"
+            findings.append(Finding(level, name, text, [record.image for record in bad], {}, advice))
+    return findings
+
+
+def _color_masks(records: Sequence[Record], spec: DatasetSpec, accepted: Container[str]) -> list[Finding]:
+    bad = [record for record in records if record.fault == "colour mask"]
+    if not bad:
+        return []
+    colors = sorted({color for record in bad for color in record.colors})
+    shown = ", ".join(" ".join(map(str, color)) for color in colors[:4]) + (", …" if len(colors) > 4 else "")
+    options = _meaning(colors, spec) if "ignore" in accepted else {}  # as have all that read painted masks
+    advice = "or save them as grey or palette PNGs with one class id per pixel"
+    if not options and "ignore" in accepted and len(colors) <= spec.num_classes + 1:
+        advice = "say which class each colour is, by lines 'R G B name' in classes"
+    text = f"{count(len(bad), len(records), 'mask')} hold {len(colors)} colours ({shown}) instead of class ids"
+    files = [record.label or record.image for record in bad]
+    return [Finding("error", "RGB masks", text, files, options or leave_out(bad, records), advice)]
+
+
+def _meaning(colors: Sequence[Color], spec: DatasetSpec) -> dict[str, Any]:
+    """Says what the colours of painted masks mean, as far as they tell.
+
+    Returns:
+        `palette` and `ignore`; nothing if the colours could be any class.
+    """
+    n = spec.num_classes
+    greys = [red for red, green, blue in colors if red == green == blue]
+    if colors and len(greys) == len(colors):  # one id per pixel, but saved as RGB
+        beyond = [grey for grey in greys if grey >= n]
+        if beyond in ([], [255]) and greys != [0, 255]:
+            white = {"ignore": ["255 255 255"]} if beyond else {}
+            return {"palette": [[i, i, i] for i in range(n)], **white}
+        return {"palette": [[grey, grey, grey] for grey in greys]} if len(greys) == n else {}
+    unknown = [color for color in colors if color not in spec.palette]
+    if 0 < len(unknown) < len(colors) <= 2 * n:
+        return {"ignore": [" ".join(map(str, color)) for color in unknown]}
+    return {}
+
+
+def _sizes(records: Sequence[Record]) -> list[Finding]:
+    """Finds masks of another size than their photograph, those apart that EXIF has turned."""
+    bad = [record for record in records if record.size and record.label_size not in {None, record.size}]
+    turned = [r for r in bad if r.orientation >= 5 and r.size and r.label_size == r.size[::-1]]
+    other = [record for record in bad if record not in turned]
+    findings = []
+    if turned:
+        text = (
+            f"{count(len(turned), len(records), 'image')} are shown upright by their EXIF tag, but their masks"
+            " lie as the sensor does"
+        )
+        advice = "or turn the masks as the photographs are shown"
+        files = [record.image for record in turned]
+        findings.append(Finding("error", "EXIF rotation", text, files, leave_out(turned, records), advice))
+    if other:
+        first = other[0]
+        text = (
+            f"{count(len(other), len(records), 'mask')} differ in size from their image, such as"
+            f" {_pixels(first.label_size)} for {_pixels(first.size)}"
+        )
+        advice = "or save the masks at the size of the images, without interpolation"
+        files = [record.label or record.image for record in other]
+        findings.append(Finding("error", "sizes differ", text, files, leave_out(other, records), advice))
+    return findings
+
+
+def _pixels(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]}" if size else "?"
+
+
+def _is_turned_unseen(record: Record) -> bool:
+    """Tells photographs that EXIF turns without the size to show whether their masks were turned as well."""
+    unseen = record.orientation in {2, 3, 4} or (record.size is not None and record.size[0] == record.size[1])
+    return record.orientation > 1 and unseen and record.label_size == record.size
+
+
+_PHOTOGRAPHS: tuple[tuple[str, Callable[[Record], bool], str, str], ...] = (
+    (
+        "EXIF orientation",
+        _is_turned_unseen,
+        "are turned upright by their EXIF tag",
+        "look at one with its mask: the mask must fit the photograph as viewers show it",
+    ),
+    (
+        "16-bit images",
+        lambda record: record.deep,
+        "have 16 bits for each colour, of which the upper 8 are used",
+        "if pictures are dark, as from 12-bit sensors, stretch their values and save them with 8 bits",
+    ),
+    (
+        "alpha channel",
+        lambda record: record.alpha,
+        "have an alpha channel, which is dropped",
+        "what was transparent shows the colours below",
+    ),
+)

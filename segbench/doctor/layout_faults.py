@@ -1,0 +1,112 @@
+"""Faults of folders: splits that are called otherwise, masks whose names end otherwise."""
+
+import warnings
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
+from heapq import nlargest
+from itertools import takewhile
+from pathlib import Path
+
+from segbench.data.base import SegmentationDataModule
+from segbench.data.files import list_files
+from segbench.data.folder import FolderLayout
+from segbench.data.spec import Layout, Pair, Split
+from segbench.doctor.examine import below
+from segbench.doctor.finding import Finding
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+_OTHER_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("training", "Train", "trainset"),
+    "val": ("validation", "valid", "dev", "Val"),
+    "test": ("testing", "Test", "testset"),
+}
+_TRIALS = 4  # mask names that are compared with an image's; each costs a listing of the folder
+
+
+def list_pairs(
+    data: SegmentationDataModule, accepted: Container[str]
+) -> tuple[dict[Split, list[Pair]], list[Finding]]:
+    """Lists the files of all splits.
+
+    Args:
+        data: Only its options are used; nothing is opened.
+        accepted: Options that its class has.
+
+    Returns:
+        The pairs that were found, and what was wrong with the folders.
+    """
+    pairs: dict[Split, list[Pair]] = {}
+    findings = []
+    for split in SPLITS:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                pairs[split] = data.pairs(split)
+            except (FileNotFoundError, ValueError) as error:
+                findings.append(_absent_split(data, split, error, accepted))
+        findings += [Finding("warning", "masks without image", f"{split}: {w.message}") for w in caught]
+        if split in pairs and all(pair.label is None for pair in pairs[split]):
+            findings += _other_suffix(data, split, pairs[split])
+    once: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        once.setdefault((finding.name, finding.text), finding)
+    return pairs, list(once.values())
+
+
+def _absent_split(
+    data: SegmentationDataModule, split: Split, error: Exception, accepted: Container[str]
+) -> Finding:
+    if isinstance(data.layout, FolderLayout):
+        for name in _OTHER_NAMES[split]:
+            layout = replace(data.layout, splits={**data.layout.splits, split: name})
+            if _labelled(layout, data.root, split):
+                text = f"the folder of split '{split}' is called '{name}'"
+                return Finding("error", "split of another name", text, options={"splits": {split: name}})
+        undivided = replace(data.layout, splits=dict.fromkeys(SPLITS, ""))
+        divided = _labelled(data.layout, data.root, "train")
+        if "split_seed" in accepted and not divided and _labelled(undivided, data.root, "train"):
+            text = "images and masks lie in one folder each, without splits"
+            return Finding("error", "no splits", text, options={"splits": {"val": 0.1, "test": 0.1}})
+    # Whoever has no test split trains none the worse.
+    name = "missing split" if isinstance(error, FileNotFoundError) else "unusable split"
+    return Finding("note" if split == "test" else "error", name, str(error))
+
+
+def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pair]) -> list[Finding]:
+    """Finds what mask names have after the part they share with the image names."""
+    if not isinstance(data.layout, FolderLayout):
+        return []
+    name = pairs[0].name + data.layout.image_suffix
+    masks = nlargest(_TRIALS, _masks(data.layout, data.root, split), key=lambda mask: _common(mask, name))
+    for mask in masks:
+        common = _common(mask, name)
+        layout = replace(data.layout, image_suffix=name[common:], mask_suffix=mask[common:])
+        if _labelled(layout, data.root, split) > len(pairs) / 2:
+            text = f"mask names end in '{layout.mask_suffix}' where image names end in '{layout.image_suffix}'"
+            options = {"image_suffix": layout.image_suffix, "mask_suffix": layout.mask_suffix}
+            changed = {key: value for key, value in options.items() if value != getattr(data.layout, key)}
+            return [Finding("error", "names differ", text, [below(data.root, pairs[0].image)], changed)]
+    return []
+
+
+def _masks(layout: FolderLayout, root: Path, split: Split) -> Iterator[str]:
+    for masks in layout.masks:
+        folder = root / masks.format(split=layout.splits.get(split, split))
+        if folder.is_dir():
+            yield from list_files(folder)
+
+
+def _common(one: str, other: str) -> int:
+    """Counts the characters with which both names begin."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+
+
+def _labelled(layout: Layout, root: Path, split: Split) -> int:
+    """Counts the images for which a layout finds masks."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return sum(pair.label is not None for pair in layout.pairs(root, split))
+    except (FileNotFoundError, ValueError):
+        return 0

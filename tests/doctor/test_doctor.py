@@ -1,0 +1,494 @@
+"""Planted faults: each is found, called by its name, and gone with the YAML that the doctor writes."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from segbench.__main__ import main
+from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
+from segbench.data.folder import FolderDataModule
+
+CLASSES = ["sky", "road", "car"]
+COUNTS = {"train": 5, "val": 3, "test": 2}
+SIZE = (16, 24)  # height, width
+
+
+class Dataset:
+    """A sound dataset on disk, and what a reader should see in it."""
+
+    def __init__(self, root: Path, classes: list[str] = CLASSES) -> None:
+        self.root = root
+        self.options: dict = {"root": str(root), "classes": classes, "img_size": [16, 16], "num_workers": 0}
+        self.truth: dict[str, np.ndarray] = {}
+        rng = np.random.default_rng(0)
+        for split, number in COUNTS.items():
+            for i in range(number):
+                image = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+                mask = rng.integers(0, len(classes), SIZE, np.uint8)
+                mask.flat[: len(classes)] = range(len(classes))
+                self.save(self.image(split, i), image)
+                self.save(self.mask(split, i), mask)
+                self.truth[f"{split}/{i}"] = mask
+
+    def image(self, split: str, i: int) -> Path:
+        return self.root / f"images/{split}/{i}.png"
+
+    def mask(self, split: str, i: int) -> Path:
+        return self.root / f"masks/{split}/{i}.png"
+
+    def masks(self) -> list[tuple[Path, np.ndarray]]:
+        return [(self.root / f"masks/{name}.png", mask) for name, mask in self.truth.items()]
+
+    @staticmethod
+    def save(path: Path, array: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+    def write(self, convert) -> None:
+        """Stores all masks in another way; their truth stays."""
+        for path, mask in self.masks():
+            self.save(path, np.asarray(convert(mask)))
+
+    def gone(self, *names: str) -> None:
+        """Notes that images cannot be saved."""
+        for name in names:
+            del self.truth[name]
+
+    def yaml(self, path: Path) -> Path:
+        data = {"class_path": "segbench.data.folder.FolderDataModule", "init_args": self.options}
+        model = {"class_path": "segbench.tasks.semantic.SemanticTask"}  # not the doctor's business
+        path.write_text(yaml.safe_dump({"data": data, "model": model, "trainer": {"max_steps": 3}}))
+        return path
+
+
+def missing_mask(d):
+    d.mask("train", 1).unlink()
+    d.gone("train/1")
+
+
+def other_suffix(d):
+    for path, _ in d.masks():
+        path.rename(path.with_name(f"{path.stem}_segm.png"))
+
+
+def split_names(d):
+    for folder in ("images", "masks"):
+        (d.root / folder / "train").rename(d.root / folder / "training")
+        (d.root / folder / "val").rename(d.root / folder / "valid")
+
+
+def other_size(d):
+    d.save(d.mask("val", 2), np.zeros((8, 12), np.uint8))
+    d.gone("val/2")
+
+
+def exif_turned(d):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = d.root / "images/train/2.jpg"
+    Image.open(d.image("train", 2)).save(path, exif=exif)
+    d.image("train", 2).unlink()
+    d.gone("train/2")
+
+
+def damaged_image(d):
+    data = d.image("train", 3).read_bytes()
+    d.image("train", 3).write_bytes(data[: len(data) // 2])
+    d.gone("train/3")
+
+
+def empty_image_file(d):
+    d.image("val", 0).write_bytes(b"")
+    d.gone("val/0")
+
+
+def damaged_mask(d):
+    data = d.mask("train", 3).read_bytes()
+    d.mask("train", 3).write_bytes(data[: len(data) // 2])
+    d.gone("train/3")
+
+
+def jpeg_mask(d):
+    Image.open(d.mask("train", 0)).save(d.mask("train", 0).with_suffix(".jpg"))
+    d.mask("train", 0).unlink()
+    d.gone("train/0")
+
+
+def float_mask(d):
+    path = d.mask("train", 0)
+    Image.fromarray(d.truth["train/0"].astype(np.float32)).save(path.with_suffix(".tif"))
+    path.unlink()
+    d.gone("train/0")
+
+
+def binary(d):
+    d.options["classes"] = ["back", "front"]
+    for name, mask in d.truth.items():
+        d.truth[name] = np.minimum(mask, 1)
+    d.write(lambda mask: mask * np.uint8(255))
+
+
+def one_based(d):
+    d.write(lambda mask: mask + 1)
+
+
+def void_last(d):
+    d.truth["train/0"][:4] = 255
+    d.write(lambda mask: np.where(mask == 255, 3, mask).astype(np.uint8))
+
+
+def spread(d):
+    d.write(lambda mask: np.array([0, 128, 255], np.uint8)[mask])
+
+
+def out_of_range(d):
+    for name in ("train/0", "val/1"):
+        d.truth[name][2:4] = 255
+    d.write(lambda mask: np.where(mask == 255, 77, mask).astype(np.uint8))
+
+
+def given_ids_out_of_range(d):
+    """What was remapped before must still be remapped by the overlay."""
+    d.options["remap"] = {9: 255}
+    d.truth["train/1"][:2], d.truth["train/2"][:2] = 255, 255
+    d.write(lambda mask: np.where(mask == 255, 9, mask).astype(np.uint8))
+    d.save(d.mask("train", 2), np.where(d.truth["train/2"] == 255, 40, d.truth["train/2"]).astype(np.uint8))
+
+
+def ignore_255(d):
+    d.options["ignore_index"] = 200
+    d.truth["test/0"][:4] = 200
+    d.write(lambda mask: np.where(mask == 200, 255, mask).astype(np.uint8))
+
+
+def palette_order(d):
+    d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    for path, mask in d.masks():
+        image = Image.fromarray(np.array([2, 0, 1], np.uint8)[mask])
+        image.putpalette([0, 255, 0, 0, 0, 255, 255, 0, 0])
+        image.save(path)
+
+
+def label_ids(d):
+    d.__init__(d.root, list(CITYSCAPES_SPEC.classes))
+    d.write(CITYSCAPES_SPEC.encode)
+
+
+def leak(d):
+    """The same pixels in another file."""
+    Image.open(d.image("train", 1)).save(d.image("val", 1), compress_level=0)
+    d.gone("train/1")
+
+
+def empty_mask(d):
+    d.save(d.mask("train", 4), np.full(SIZE, 255, np.uint8))
+    d.gone("train/4")
+
+
+def uneven_batches(d):
+    d.options["eval_batch_size"] = 2
+    d.save(d.image("val", 1), np.full((20, 20, 3), 9, np.uint8))
+    d.truth["val/1"] = np.arange(400, dtype=np.uint8).reshape(20, 20) % 3
+    d.save(d.mask("val", 1), d.truth["val/1"])
+
+
+def rgb_mask(d):
+    d.save(d.mask("train", 2), np.zeros((*SIZE, 3), np.uint8) + np.uint8([7, 9, 200]))
+    d.gone("train/2")
+
+
+def grey_rgb(d):
+    """Ids, but saved with three channels; some pixels without a class."""
+    d.truth["train/0"][:4] = 255
+    d.write(lambda mask: np.repeat(mask[..., None], 3, axis=2))
+
+
+def binary_rgb(d):
+    binary(d)
+    d.write(lambda mask: np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))
+
+
+def void_color(d):
+    d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    for name in ("train/0", "val/1"):
+        d.truth[name][:4] = 255
+    d.write(lambda mask: np.array([*d.options["palette"], *[[1, 2, 3]] * 253], np.uint8)[mask])
+
+
+def no_splits(d):
+    """All files in one folder; which image goes to which split is not the doctor's to say."""
+    for folder in ("images", "masks"):
+        for split in COUNTS:
+            for path in sorted((d.root / folder / split).iterdir()):
+                path.rename(d.root / folder / f"{split}{path.name}")
+            (d.root / folder / split).rmdir()
+
+
+# Fault, its name, a file that must be shown (or none).
+PLANTED = [
+    (missing_mask, "missing mask", "images/train/1.png"),
+    (other_suffix, "names differ", "images/train/0.png"),
+    (split_names, "split of another name", None),
+    (other_size, "sizes differ", "masks/val/2.png"),
+    (exif_turned, "EXIF rotation", "images/train/2.jpg"),
+    (damaged_image, "damaged image", "images/train/3.png"),
+    (empty_image_file, "damaged image", "images/val/0.png"),
+    (damaged_mask, "damaged mask", "masks/train/3.png"),
+    (jpeg_mask, "JPEG mask", "masks/train/0.jpg"),
+    (float_mask, "RGB masks", "masks/train/0.tif"),
+    (rgb_mask, "RGB masks", "masks/train/2.png"),
+    (binary, "0/255 masks", "masks/train/0.png"),
+    (one_based, "ids 1..N", "masks/train/0.png"),
+    (void_last, "ids 0..N", "masks/train/0.png"),
+    (spread, "spread ids", "masks/train/0.png"),
+    (out_of_range, "ids out of range", "masks/val/1.png"),
+    (given_ids_out_of_range, "ids out of range", "masks/train/2.png"),
+    (ignore_255, "255 as ignore", "masks/test/0.png"),
+    (palette_order, "palette order", "masks/train/0.png"),
+    (label_ids, "labelIds for trainIds", "masks/train/0.png"),
+    (leak, "images in two splits", "images/train/1.png"),
+    (empty_mask, "empty masks", "masks/train/4.png"),
+    (uneven_batches, "uneven batches", None),
+    (grey_rgb, "RGB masks", "masks/train/0.png"),
+    (binary_rgb, "RGB masks", "masks/train/0.png"),
+    (void_color, "RGB masks", "masks/val/1.png"),
+    (no_splits, "no splits", None),
+]
+WARNINGS = {"empty masks"}
+
+
+def doctor(capsys, *args) -> tuple[int, str]:
+    """Runs the command; returns its exit status and what it printed."""
+    try:
+        main(["doctor", *map(str, args), "--num_workers", "1"])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr().out
+
+
+def read_all(*configs: Path) -> dict[str, np.ndarray]:
+    """Reads all labels as training does, from configurations merged as `segbench fit` merges them."""
+    from jsonargparse import ArgumentParser
+
+    from segbench.data.base import SegmentationDataModule
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--model", type=dict)
+    parser.add_argument("--trainer", type=dict)
+    parser.add_subclass_arguments(SegmentationDataModule, "data")
+    config = parser.parse_args([word for path in configs for word in ("--config", str(path))])
+    data = parser.instantiate(config).data
+    labels = {}
+    for split in COUNTS:
+        dataset = data.dataset(split)
+        labels |= {f"{split}/{pair.name}": dataset.read(i).label for i, pair in enumerate(dataset.pairs)}
+    return labels
+
+
+@pytest.fixture
+def sound(tmp_path):
+    return Dataset(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("plant", "name", "file"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_planted_fault_is_found_named_and_mended(sound, tmp_path, capsys, plant, name, file):
+    plant(sound)
+    config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
+    status, said = doctor(capsys, "--config", config, "--fix", fix)
+    assert status == (0 if name in WARNINGS else 1), said
+    level = "warning" if name in WARNINGS else "error"
+    found = [line for line in said.splitlines() if line.startswith(("error", "warning"))]
+    assert {line.split(":")[0] for line in found} == {f"{level}  {name}"}, said
+    assert file is None or f"    {file}\n" in said
+    # What is printed beside the finding is what is written.
+    printed = said.split("mended by\n")[1].split("\n\n")[0]
+    lines = [line[4:] for line in printed.splitlines() if line.startswith("    ")]
+    if len(found) == 1:
+        assert yaml.safe_load("\n".join(lines)) == yaml.safe_load(fix.read_text())
+
+    status, said = doctor(capsys, "--config", config, "--config", fix)
+    assert status == 0, said
+    assert name not in said
+    labels = read_all(config, fix)
+    if plant is no_splits:
+        assert len(labels) == len(sound.truth)
+        return
+    assert labels.keys() == sound.truth.keys()
+    for key, label in labels.items():
+        np.testing.assert_array_equal(label, sound.truth[key], err_msg=key)
+
+
+def test_a_sound_dataset_is_called_sound(sound, tmp_path, capsys):
+    status, said = doctor(
+        capsys, "--config", sound.yaml(tmp_path / "mine.yaml"), "--fix", tmp_path / "fix.yaml"
+    )
+    assert status == 0
+    assert "10 images read: 0 errors, 0 warnings, 0 notes" in said
+    assert not (tmp_path / "fix.yaml").exists()
+
+
+def test_class_shares_and_sizes_are_counted(sound, tmp_path, capsys):
+    _, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"), "--out", tmp_path / "pictures")
+    rows = {words[1]: words[2:5] for line in said.splitlines() if len(words := line.split()) > 4}
+    for label, name in enumerate(CLASSES):
+        for column, split in enumerate(COUNTS):
+            masks = [mask for key, mask in sound.truth.items() if key.startswith(split)]
+            assert rows[name][column] == f"{np.mean([mask == label for mask in masks]):.2%}"
+    assert ["24x16", "10"] in [line.split()[:2] for line in said.splitlines()]
+    for file in ("classes.png", "sizes.png"):
+        picture = np.asarray(Image.open(tmp_path / "pictures" / file))
+        assert picture.shape[1:] == (900, 3)
+        assert (picture != 255).any(axis=2).mean() > 0.02  # there are bars
+
+
+def test_root_on_the_command_line_wins(sound, tmp_path, capsys):
+    sound.options["root"] = "/nowhere"
+    config = sound.yaml(tmp_path / "mine.yaml")
+    assert doctor(capsys, "--config", config, "--data.init_args.root", sound.root)[0] == 0
+    assert doctor(capsys, "--config", config)[0] == 2
+
+
+def without_car(d, split):
+    for path, mask in d.masks():
+        if split in path.parts:
+            d.save(path, np.minimum(mask, 1))
+
+
+def transparent(d):
+    d.save(d.image("train", 0), np.zeros((*SIZE, 4), np.uint8))
+
+
+def deep_grey(d):
+    d.save(d.image("train", 0), np.full(SIZE, 4000, np.uint16))
+
+
+def deep_color(d):
+    cv2.imwrite(str(d.image("train", 0)), np.full((*SIZE, 3), 4000, np.uint16))  # Pillow shows it as 8 bits
+
+
+def repeated(d):
+    shutil.copy(d.image("train", 0), d.image("train", 3))
+
+
+def lonely_mask(d):
+    d.save(d.mask("train", 7), np.zeros(SIZE, np.uint8))
+
+
+def rim(d):
+    d.save(d.mask("train", 0), np.where(d.truth["train/0"] == 2, 255, d.truth["train/0"]).astype(np.uint8))
+
+
+def one_class(d):
+    d.write(np.zeros_like)
+
+
+def grey_values(d):
+    d.write(lambda mask: np.arange(mask.size, dtype=np.uint8).reshape(mask.shape))
+
+
+def no_val(d):
+    shutil.rmtree(d.root / "images/val")
+
+
+def one_folder(d):
+    d.options.update(images="images/train", masks="masks/train")
+
+
+def all_jpeg(d):
+    for path, _ in d.masks():
+        path.rename(path.with_suffix(".jpg"))
+
+
+def twice(d):
+    shutil.copy(d.image("val", 0), d.root / "images/val/0.bmp")
+
+
+@pytest.mark.parametrize(
+    ("plant", "name", "text"),
+    [
+        (transparent, "note  alpha channel", "images/train/0.png"),
+        (deep_grey, "warning  16-bit images", "images/train/0.png"),
+        (deep_color, "warning  16-bit images", "images/train/0.png"),
+        (repeated, "note  repeated images", "images/train/3.png"),
+        (lonely_mask, "warning  masks without image", "masks/train/7.png"),
+        (
+            lambda d: without_car(d, "train"),
+            "warning  absent classes",
+            "1 of 3 classes never appear in train: car",
+        ),
+        (lambda d: without_car(d, "val"), "note  absent classes", "1 of 3 classes never appear in val: car"),
+        (rim, "note  ignored pixels", "masks/train/0.png"),
+        (one_class, "error  a single class", "'sky'"),
+        (grey_values, "error  grey values", "256 different numbers"),
+        (no_val, "error  missing split", "images/val"),
+        (one_folder, "error  images in two splits", "5 of 5 images of train are in val"),
+        (all_jpeg, "error  JPEG mask", "does not undo it"),
+        (twice, "error  unusable split", "0.bmp"),
+    ],
+)
+def test_what_no_option_mends_is_named_as_well(sound, tmp_path, capsys, plant, name, text):
+    plant(sound)
+    status, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
+    assert f"{name}: " in said
+    assert text in said
+    assert status == name.startswith("error")
+
+
+def test_exif_is_no_fault_where_masks_were_turned_as_well(sound, tmp_path, capsys):
+    exif_turned(sound)
+    sound.save(sound.mask("train", 2), np.zeros(SIZE[::-1], np.uint8))
+    status, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
+    assert status == 0
+    assert "EXIF" not in said
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down: no size to tell
+    Image.open(sound.image("train", 1)).save(sound.image("train", 1), exif=exif)
+    assert "warning  EXIF orientation: " in doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))[1]
+
+
+def test_several_faults_are_mended_by_one_overlay(sound, tmp_path, capsys):
+    one_based(sound)
+    missing_mask(sound)
+    damaged_image(sound)
+    config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
+    status, said = doctor(capsys, "--config", config, "--fix", fix)
+    assert status == 1
+    assert "3 errors" in said
+    assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
+    labels = read_all(config, fix)
+    assert labels.keys() == sound.truth.keys()
+    assert all((label == sound.truth[key]).all() for key, label in labels.items())
+
+
+def test_a_test_split_that_is_val_once_more_is_no_leak(sound, tmp_path, capsys):
+    sound.options["splits"] = {"test": "val"}
+    status, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
+    assert status == 0
+    assert "note  one split twice: test shows the files of val" in said
+
+
+def test_mistakes_are_one_line(sound, tmp_path, capsys):
+    for args in (
+        ["--config", str(tmp_path / "no.yaml")],
+        [],
+        ["--config", str(sound.yaml(tmp_path / "a.yaml")), "--data.init_args.nix", "1"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["doctor", *args])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_left_out_images_are_left_out(sound):
+    data = FolderDataModule(exclude=["images/train/0.png"], **sound.options)
+    assert [pair.name for pair in data.dataset("train").pairs] == ["1", "2", "3", "4"]
+    everything = [f"images/test/{i}.png" for i in range(2)]
+    with pytest.raises(ValueError, match="exclude leaves no image of split 'test'"):
+        FolderDataModule(exclude=everything, **sound.options).dataset("test")
