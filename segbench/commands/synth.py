@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TypeGuard
 if TYPE_CHECKING:
     from segbench.data.base import SegmentationDataModule
 
+_LARGEST = 8192  # pixels of a side; scenes are drawn in memory
+
 
 def synth(dataset: str, root: Path, images: int = 8, size: tuple[int, int] = (256, 256), seed: int = 0) -> None:
     """Writes drawn scenes where the files of a dataset lie, named, numbered and stored as they are.
@@ -19,13 +21,16 @@ def synth(dataset: str, root: Path, images: int = 8, size: tuple[int, int] = (25
 
     Raises:
         FileExistsError: If `root` holds something already.
-        ValueError: If the dataset is unknown, or a number too small.
+        ValueError: If the dataset is unknown, or a number out of range.
     """
     from segbench.data.synthetic import own_places, write_synthetic
 
     data = find(dataset)
-    if images < 1 or min(size) < 8:
-        raise ValueError(f"images={images}, size={list(size)}: give at least 1 image and 8 pixels")
+    if images < 1 or min(size) < 8 or max(size) > _LARGEST or seed < 0:
+        raise ValueError(
+            f"images={images}, size={list(size)}, seed={seed}: give at least 1 image, 8 to {_LARGEST} pixels"
+            " and no negative seed"
+        )
     counts = dict.fromkeys(own_places(data.layout), images)
     write_synthetic(root, data.spec, data.layout, counts, size, seed)
     print(f"{images} images each of {', '.join(counts)} are in {root}")
@@ -53,7 +58,7 @@ def find(name: str) -> "type[SegmentationDataModule]":
     def has_twin(cls: object) -> TypeGuard[type[SegmentationDataModule]]:
         return inspect.isclass(cls) and issubclass(cls, SegmentationDataModule) and hasattr(cls, "spec")
 
-    if "." in name:
+    if "." in name and all(map(str.isidentifier, name.split("."))):
         module, _, attribute = name.rpartition(".")
         try:
             cls = getattr(import_module(module), attribute, None)

@@ -138,10 +138,19 @@ class SegmentationDataModule(L.LightningDataModule):
 
         Raises:
             FileNotFoundError: If the split's folder is missing.
-            ValueError: If the split is empty.
+            ValueError: If the split is empty, or `exclude` names what is no image.
         """
-        left_out = {self.root / image for image in self.exclude}
-        return [pair for pair in self.layout.pairs(self.root, split) if pair.image not in left_out]
+        pairs = self.layout.pairs(self.root, split)
+        left_out = {self.root / image: image for image in self.exclude}
+        masks = {pair.label for pair in pairs} - {pair.image for pair in pairs}
+        wrong = [image for path, image in left_out.items() if path in masks or not path.is_file()]
+        if wrong:
+            example = os.path.relpath(pairs[0].image, self.root)
+            raise ValueError(
+                f"exclude: {wrong[0]} and {len(wrong) - 1} others are no images: write paths below {self.root},"
+                f" as in {example}"
+            )
+        return [pair for pair in pairs if pair.image not in left_out]
 
     def listed(self) -> dict[Split, list[str]]:
         """Names the images of every split that was asked for so far."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.data.spec import Color, DatasetSpec, default_palette
+from segbench.data.files import read_text
+from segbench.data.spec import FILE_IDS, Color, DatasetSpec, default_palette
 
 _LINE = re.compile(r"((?:\d+[\s,]+)*)(.*)")
 _COLOR = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)")
@@ -30,6 +31,7 @@ def read_lines(root: Path, file: str) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8.
     """
     path = root / file
     if not root.is_dir():
@@ -39,7 +41,7 @@ def read_lines(root: Path, file: str) -> list[str]:
             f"no file {path}: write the class names into it, one per line in the order of their ids, or give"
             " --data.init_args.classes '[sky, road, …]'"
         )
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_table(lines: Sequence[str], palette: Sequence[Color] | None = None) -> list[Entry]:
@@ -57,12 +59,22 @@ def read_table(lines: Sequence[str], palette: Sequence[Color] | None = None) -> 
     """
     numbers, names = [], []
     for line in lines:
+        if line.startswith("#"):
+            raise ValueError(f"classes: '{line}' begins with '#', but a line is a class: take comments out")
+        if re.search(r"[^\s\d,].*,\s*\d", line):
+            raise ValueError(
+                f"classes: '{line}' has numbers behind the name: write 'R G B name', as in '128 64 128 road'"
+            )
         found = _LINE.fullmatch(line)
         numbers.append([int(number) for number in re.findall(r"\d+", found[1])] if found else [])
         names.append(found[2] if found else line)
     kinds = {len(row) for row in numbers}
-    if kinds == {0, 1}:  # a name may begin with a number, as "2 wheeler" does
-        numbers, names, kinds = [[] for _ in lines], list(lines), {0}
+    if kinds == {0, 1}:
+        numbered, bare = (lines[[len(row) for row in numbers].index(count)] for count in (1, 0))
+        raise ValueError(
+            f"classes: '{numbered}' has an id and '{bare}' has none: give ids to all lines or to none, and"
+            " write a name that begins with a number as '2-wheeler'"
+        )
     if len(kinds) != 1 or not kinds <= {0, 1, 3, 4} or not all(names):
         raise ValueError(
             f"classes: {list(lines)[:4]}… must be all 'name', 'id name', 'R G B name' or 'id R G B name'"
@@ -125,12 +137,17 @@ def training_spec(
             remap[entry.file_id] = classes[name]
         if remap[colors.setdefault(entry.color, entry.file_id)] != remap[entry.file_id]:
             ambiguous.add(entry.color)
+    # An ignored colour needs an id that no entry has; the highest is the least likely in a mask of ids.
+    used = {entry.file_id for entry in table}
+    nothing = next(i for i in (ignore_index, *reversed(range(FILE_IDS))) if i not in used)
+    if ignored_colors:
+        remap[nothing] = ignore_index
     if not classes:
         raise ValueError(f"classes: none is left of {len(table)}: ignore fewer than {list(ignore)}")
     plain = all(file_id == label for file_id, label in remap.items())
     spec = DatasetSpec(tuple(classes), tuple(palette), ignore_index, {} if plain else remap, not plain)
     known = {color: file_id for color, file_id in colors.items() if color not in ambiguous}
-    return spec, dict.fromkeys(ignored_colors, ignore_index) | known
+    return spec, dict.fromkeys(ignored_colors, nothing) | known
 
 
 def _merged(names: set[str], merge: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segbench.data.files import JPEG
 from segbench.data.spec import Color
 
 _SHOWN = 4  # colours that one line has room for
@@ -18,7 +19,7 @@ def is_colored(path: Path) -> bool:
         return False
     try:
         with Image.open(path) as image:
-            return image.mode in {"RGB", "RGBA"}
+            return image.mode in {"RGB", "RGBA"} and image.format not in JPEG
     except (OSError, SyntaxError):
         return False
 

@@ -8,7 +8,7 @@ sides. It padded short pictures with background; here what is padded has no labe
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segbench.data.base import SegmentationDataModule
-from segbench.data.files import list_files, write_image, write_palette_image
+from segbench.data.files import list_files, read_text, write_image, write_palette_image
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.splits import divide, draw
 from segbench.data.transforms import Transform, VariedCrop
@@ -75,7 +75,7 @@ class DeepFashionLayout(Layout):
         wanted = "test" if split == "predict" else split
         lists = root / "shape_ann"
         if lists.is_dir():
-            names = _read_list(lists / f"{wanted}_ann_file.txt")
+            names = _read_lists(lists, wanted, pairs)
             found = [pair for name, pair in pairs.items() if name in names]
         else:
             splits = split_names(pairs)
@@ -127,13 +127,35 @@ class DeepFashionLayout(Layout):
         return {name: Pair(name, path, masks[name]) for name, path in sorted(images.items()) if name in masks}
 
 
+def _read_lists(folder: Path, wanted: str, known: Container[str]) -> set[str]:
+    """Reads the names of one of Text2Human's lists, and holds it against the others."""
+    own = folder / f"{wanted}_ann_file.txt"
+    lists = {own: _read_list(own)}
+    for path in (folder / f"{split}_ann_file.txt" for split in ("train", "val", "test")):
+        if path.is_file():
+            lists.setdefault(path, _read_list(path))
+    for path in lists.keys() - {own}:
+        both = sorted(lists[path] & lists[own])
+        if both:
+            raise ValueError(
+                f"{both[0]} and {len(both) - 1} others are in {own} and in {path.name}: take them out of one"
+            )
+    lost = sorted(name for name in set().union(*lists.values()) if name not in known)
+    if lost:
+        warnings.warn(
+            f"{folder} lists {lost[0]} and {len(lost) - 1} others that have no image or no mask; left out",
+            stacklevel=3,
+        )
+    return lists[own]
+
+
 def _read_list(path: Path) -> set[str]:
     """Reads the names of one of Text2Human's lists: the first column, without the file type."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no file {path}: add it, or take the folder {path.parent} away for a split by outfit"
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return {Path(line.split()[0]).stem for line in lines if line.strip()}
 
 

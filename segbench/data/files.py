@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+JPEG = frozenset({"JPEG", "MPO"})  # as Pillow names the formats
 
 _LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 # Pillow stretches grey PNGs of 2 and 4 bits to 0..255; class ids must not be.
@@ -21,27 +23,48 @@ def list_files(folder: Path) -> dict[str, Path]:
     """Finds all pictures below a folder, in subfolders too.
 
     Args:
-        folder: Links to folders are followed; names that begin with a dot are passed over.
+        folder: Links to folders are followed, each folder once; names that begin with a dot are passed over.
 
     Returns:
-        Path of each picture by its name: relative to the folder, posix, without suffix; sorted.
+        Path of each picture by its name: relative to the folder, posix, without suffix, in Unicode's composed
+        form; sorted.
 
     Raises:
         ValueError: If two files differ in their suffix alone.
     """
     found: dict[str, Path] = {}
-    for where, _, names in os.walk(folder, followlinks=True):
+    for where, names in _walk(folder):
         below = Path(where).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"
         for name in names:
             stem, dot, suffix = name.rpartition(".")  # text, not paths: less than half the time
             if name.startswith(".") or dot + suffix.lower() not in SUFFIXES:
                 continue
-            path, key = Path(where, name), prefix + stem
+            path, key = Path(where, name), composed(prefix + stem)
             if key in found:
-                raise ValueError(f"{path} and {found[key].name} would have one name: remove one of them")
+                raise ValueError(
+                    f"{path} and {found[key].name} would have one name: remove one of them; if one is the mask,"
+                    " put masks into a folder of their own, or give their names an ending and mask_suffix"
+                )
             found[key] = path
     return dict(sorted(found.items()))
+
+
+def composed(text: str) -> str:
+    """Writes letters with their accents as one (NFC); some systems write file names as two (NFD)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file of names, in Unicode's composed form.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        return composed(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8: save it as UTF-8") from None
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -67,12 +90,17 @@ def read_mask(path: Path) -> NDArray[np.integer]:
         `(H, W)` ids as the file has them: uint8, uint16 or int32.
 
     Raises:
-        ValueError: If the file is damaged, or holds colours instead of ids.
+        ValueError: If the file is damaged, a JPEG, or holds colours instead of ids.
     """
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         raise ValueError(f"{path}: JPEG changes class ids; save masks as PNG")
     try:
         with Image.open(path) as image:
+            if image.format in JPEG:
+                raise ValueError(
+                    f"{path}: JPEG changes class ids, and that is what the file holds, whatever its name;"
+                    " save masks as PNG"
+                )
             mode = image.mode
             stretch = _STRETCH.get(str(image.tile[0][3]), 1) if image.tile else 1
             array = np.asarray(image)
@@ -118,6 +146,21 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
         Its path; it may not exist yet.
     """
     return Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench").expanduser()
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Lists the files of each folder once, though links lead to it too; under its own name where it has one."""
+    seen: set[str] = set()
+    waiting = [str(folder)]
+    for start in waiting:  # links join at the end, when real folders have had their turn
+        for where, folders, names in os.walk(start):
+            real = os.path.realpath(where)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            waiting.extend(str(path) for name in sorted(folders) if (path := Path(where, name)).is_symlink())
+            yield where, names
 
 
 def _is_whole(path: Path, data: NDArray[np.uint8]) -> bool:

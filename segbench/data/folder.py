@@ -15,6 +15,8 @@ from segbench.data.transforms import Transform
 
 __all__ = ["FolderDataModule", "FolderLayout"]
 
+_SHARES = "--data.init_args.splits '{val: 0.1, test: 0.1}'"
+
 
 class FolderDataModule(SegmentationDataModule):
     """A dataset described in YAML alone."""
@@ -86,7 +88,8 @@ class FolderDataModule(SegmentationDataModule):
             _as_tuple(masks),
             image_suffix=image_suffix,
             mask_suffix=mask_suffix,
-            source="other names are given by --data.init_args.images, masks and splits",
+            source="other names are given by --data.init_args.images, masks and splits; where all images lie in"
+            f" one folder, draw splits by {_SHARES}",
             colors=colors,
         )
         self.layout = _with_splits(parallel, splits or {}, split_seed)
@@ -103,6 +106,20 @@ class FolderDataModule(SegmentationDataModule):
             augment=augment,
             exclude=exclude,
         )
+
+    def setup(self, stage: str) -> None:
+        """Checks the file lists of all splits that the stage needs, and that training has some of its own."""
+        if stage == "fit" and isinstance(self.layout, FolderLayout):
+            splits: tuple[Split, ...] = ("train", "val", "test")
+            folders = {self.layout.folder(self.root, split) for split in splits}
+            names = {self.layout.splits.get(split, split) for split in splits}
+            said = len(names) == 1  # by the configuration itself
+            if len(folders) == 1 and None not in folders and not said:
+                raise ValueError(
+                    f"{folders.pop()} would be train, val and test at once: draw splits by {_SHARES}, or put"
+                    " {split} into --data.init_args.images and masks"
+                )
+        super().setup(stage)
 
 
 def _with_splits(files: FolderLayout, splits: Mapping[str, float | str], seed: int) -> Layout:

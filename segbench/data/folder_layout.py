@@ -46,6 +46,15 @@ class FolderLayout(Layout):
             raise ValueError(
                 f"images={list(self.images)} and masks={list(self.masks)} must be as many, in pairs"
             )
+        for option, templates in (("images", self.images), ("masks", self.masks)):
+            for template in templates:
+                try:
+                    template.format(split="")
+                except (LookupError, ValueError, AttributeError):
+                    raise ValueError(
+                        f"{option}: '{template}' has braces around something else than {{split}}: write"
+                        " {split} for the folder of a split, or no braces"
+                    ) from None
 
     def pairs(self, root: Path, split: Split) -> list[Pair]:
         """Finds the files of a split."""
@@ -61,6 +70,13 @@ class FolderLayout(Layout):
                 f"{labels[lonely[0]]} and {len(lonely) - 1} other masks have no image; left out", stacklevel=2
             )
         return found
+
+    def folder(self, root: Path, split: Split) -> Path | None:
+        """Finds the folder of a split's images, if it is there."""
+        try:
+            return self._folders(root, split)[0]
+        except FileNotFoundError:
+            return None
 
     def place(self, root: Path, split: Split, index: int) -> Pair:
         """Says where a new pair belongs; splits that share a folder share its files."""

@@ -17,7 +17,7 @@ from segbench.data.files import read_image, read_mask, write_image
 Split = Literal["train", "val", "test", "predict"]
 Color = tuple[int, int, int]
 
-_FILE_IDS = 1 << 16  # a mask file holds at most 16 bits per pixel
+FILE_IDS = 1 << 16  # a mask file holds at most 16 bits per pixel
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class DatasetSpec:
             raise ValueError(f"classes need names, each of them once, got {list(self.classes)}")
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
-        if not self.num_classes <= self.ignore_index < _FILE_IDS:
+        if not self.num_classes <= self.ignore_index < FILE_IDS:
             raise ValueError(
                 f"ignore_index={self.ignore_index} with {self.num_classes} classes: choose a number from"
-                f" {self.num_classes} to {_FILE_IDS - 1}, which is no class"
+                f" {self.num_classes} to {FILE_IDS - 1}, which is no class"
             )
         for file_id, label in self.remap.items():
-            if not (0 <= file_id < _FILE_IDS and (0 <= label < self.num_classes or label == self.ignore_index)):
+            if not (0 <= file_id < FILE_IDS and (0 <= label < self.num_classes or label == self.ignore_index)):
                 raise ValueError(
                     f"remap {{{file_id}: {label}}}: labels go from 0 to {self.num_classes - 1}, or"
-                    f" {self.ignore_index} for no class; ids of files from 0 to {_FILE_IDS - 1}"
+                    f" {self.ignore_index} for no class; ids of files from 0 to {FILE_IDS - 1}"
                 )
 
     @property
@@ -68,7 +68,7 @@ class DatasetSpec:
     @cached_property
     def _labels(self) -> NDArray[np.int32]:
         """Training id of every file id, −1 where there is none."""
-        labels = np.full(_FILE_IDS, -1, np.int32)
+        labels = np.full(FILE_IDS, -1, np.int32)
         if not self.complete:
             labels[: self.num_classes] = np.arange(self.num_classes)
         labels[self.ignore_index] = self.ignore_index
@@ -79,7 +79,7 @@ class DatasetSpec:
     @cached_property
     def _file_ids(self) -> NDArray[np.int32]:
         """Smallest file id of every training id, −1 where there is none."""
-        file_ids = np.full(_FILE_IDS, -1, np.int32)
+        file_ids = np.full(FILE_IDS, -1, np.int32)
         known = np.flatnonzero(self._labels >= 0)[::-1]  # the smallest is written last and stays
         file_ids[self._labels[known]] = known
         return file_ids
@@ -97,7 +97,7 @@ class DatasetSpec:
             ValueError: If an id is neither a class nor remapped.
         """
         present = present_ids(array)
-        unknown = [int(i) for i in present if not (0 <= i < _FILE_IDS and self._labels[i] >= 0)]
+        unknown = [int(i) for i in present if not (0 <= i < FILE_IDS and self._labels[i] >= 0)]
         if unknown:
             raise ValueError(self._complain(unknown))
         if array.dtype == np.uint8 and self.dtype is np.uint8:
@@ -127,7 +127,7 @@ class DatasetSpec:
         remedy = {**(self.remap if len(self.remap) < 32 else {}), **dict.fromkeys(unknown, self.ignore_index)}
         shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
         line = f"label {shown} with {self.num_classes} classes (0..{self.num_classes - 1})"
-        if len(unknown) > 32 or not 0 <= unknown[0] <= unknown[-1] < _FILE_IDS:
+        if len(unknown) > 32 or not 0 <= unknown[0] <= unknown[-1] < FILE_IDS:
             return f"{line}: these look like grey values, not class ids; save one class id per pixel"
         return f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files import SUFFIXES
+from segbench.data.files import SUFFIXES, read_text
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.spec import Layout, Pair, Split
 
@@ -75,6 +75,7 @@ class DrawnSplits(Layout):
             raise FileNotFoundError(
                 f"split '{wanted}' has no share: give it one by --data.init_args.splits '{{{wanted}: 0.1, …}}'"
             )
+        self._refuse_folders(root)
         pairs = self.files.pairs(root, "train")
         splits = divide((pair.name for pair in pairs), self.shares, str(self.seed))
         found = [pair for pair in pairs if splits[pair.name] == wanted]
@@ -99,6 +100,16 @@ class DrawnSplits(Layout):
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
         """Opens a pair as the folder does."""
         return self.files.read(pair)
+
+    def _refuse_folders(self, root: Path) -> None:
+        for template in self.files.images:
+            folders = dict.fromkeys(template.format(split=split) for split in ("train", "val", "test"))
+            there = [folder for folder in folders if (root / folder).is_dir()]
+            if len(folders) > 1 and len(there) > 1:
+                raise ValueError(
+                    f"splits={dict(self.shares)} would draw from {' and '.join(there)} of {root} together: take"
+                    " splits out of the configuration, or the images out of these folders"
+                )
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ class ListedSplits(Layout):
                 f"no file {path} for split '{split}': write one image name per line into it"
             )
         names = set()
-        for line in filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())):
+        for line in filter(None, map(str.strip, read_text(path).splitlines())):
             stem, dot, suffix = line.rpartition(".")
             name = stem if dot + suffix.lower() in SUFFIXES else line
             names.add(name.removesuffix(self.files.image_suffix))

@@ -45,6 +45,8 @@ def write_synthetic(
         PermissionError: If the folder above cannot be written to.
     """
     root = root.expanduser().absolute()
+    if root.is_symlink():  # a folder cannot be renamed to it
+        raise FileExistsError(f"{root} is a link: give the folder that it leads to, or another one")
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise FileExistsError(f"{root} is not empty: choose another folder, or remove this one")
     jobs = [(split, i) for split, count in counts.items() for i in range(count)]

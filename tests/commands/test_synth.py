@@ -126,13 +126,27 @@ def test_an_empty_folder_will_do(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["twin"]
 
 
+@pytest.mark.parametrize("target", ["empty", "nowhere"])
+def test_a_link_is_refused_before_anything_is_drawn(tmp_path, capsys, monkeypatch, target):
+    monkeypatch.setattr("segbench.data.synthetic.draw_scene", lambda *_: pytest.fail("drawn"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    line = run(capsys, "--dataset", "camvid", "--root", tmp_path / "link", "--images", "1")
+    assert f"{tmp_path / 'link'} is a link: give the folder" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--dataset", "ade2k"], "no dataset 'ade2k'; choose ade20k, camvid, cityscapes"),
         (["--dataset", "nowhere.Mine"], "dataset nowhere.Mine: No module named 'nowhere'"),
         (["--dataset", "segbench.data.base.SegmentationDataModule"], "no data module with a spec"),
+        (["--dataset", "../etc/passwd"], "no dataset '../etc/passwd'; choose"),
+        (["--dataset", ".camvid"], "no dataset '.camvid'; choose"),
         (["--dataset", "camvid", "--images", "0"], "images=0"),
+        (["--dataset", "camvid", "--size", "[10000000,10000000]"], "8 to 8192 pixels"),
+        (["--dataset", "camvid", "--seed", "-1"], "seed=-1: give"),
     ],
 )
 def test_mistakes_take_one_line(options, message, tmp_path, capsys):

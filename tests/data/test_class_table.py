@@ -34,7 +34,7 @@ def labels(data):
     [
         (["sky", "car"], [("sky", 0), ("car", 1)]),
         (["7 sky", "26 sports car"], [("sky", 7), ("sports car", 26)]),
-        (["2 wheeler", "car"], [("2 wheeler", 0), ("car", 1)]),
+        (["2-wheeler", "car"], [("2-wheeler", 0), ("car", 1)]),
         (["highway 66", "3d model"], [("highway 66", 0), ("3d model", 1)]),
         (["70 130 180 sky", "0 0 142\tcar"], [("sky", 0, (70, 130, 180)), ("car", 1, (0, 0, 142))]),
         (["70, 130, 180, sky", "0,0,142 car"], [("sky", 0, (70, 130, 180)), ("car", 1, (0, 0, 142))]),
@@ -80,6 +80,21 @@ def test_ignoring_by_name_id_or_colour(tmp_path, ignore):
     data = folder(tmp_path, [[0, 1, 2, 3, 4, 255]], palette=COLORS, ignore=ignore)
     assert data.class_names == ["sky", "car", "bus"]
     assert labels(data) == [[0, 255, 1, 2, 255, 255]]
+
+
+@pytest.mark.parametrize("classes", [["0 0 0 0 bg", "255 255 255 255 fg"], ["0 0 0 bg", "255 255 255 fg"]])
+def test_an_ignored_colour_is_never_a_class(tmp_path, classes):
+    painted = [[[0, 0, 0], [255, 255, 255], [9, 9, 9]]]
+    data = folder(tmp_path, painted, classes=classes, ignore=["9 9 9"])
+    assert labels(data) == [[0, 1, 255]]
+    with pytest.raises(ValueError, match="label 2 with 2 classes"):  # in masks of ids nothing changes
+        labels(folder(tmp_path, [[0, 2]], classes=classes, ignore=["9 9 9"]))
+
+
+def test_a_table_of_another_encoding_is_named(tmp_path):
+    (tmp_path / "classes.txt").write_bytes("straße\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"classes\.txt is not UTF-8: save it as UTF-8"):
+        FolderDataModule(tmp_path)
 
 
 def test_merged_classes_may_be_ignored_too(tmp_path):
@@ -173,6 +188,9 @@ def test_one_colour_for_two_classes_matters_in_painted_masks_only(tmp_path):
         ({"classes": ["1 2 3 a"], "palette": [(0, 0, 0)]}, "both give colours"),
         ({"classes": ["1 2 300 a"]}, "colour 1 2 300: each of"),
         ({"classes": ["1 2 3 a", "b"]}, "must be all 'name', 'id name'"),
+        ({"classes": ["1 road", "2 car", "void"]}, "'1 road' has an id and 'void' has none: .*'2-wheeler'"),
+        ({"classes": ["name,r,g,b", "road,128,64,128"]}, "'road,128,64,128' has numbers behind .*'R G B name'"),
+        ({"classes": ["# mine", "road"]}, "'# mine' begins with '#'.*take comments out"),
         ({"classes": ["7 a", "7 b"]}, "id 7 occurs twice"),
         ({"classes": ["a", "a"]}, "a name occurs twice"),
     ],

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import unicodedata
 import zlib
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segbench.data.color_masks import is_colored
 from segbench.data.files import list_files, read_image, read_mask, write_image
 
 RNG = np.random.default_rng(0)
@@ -145,6 +147,16 @@ def test_jpeg_masks_are_refused(tmp_path):
         read_mask(tmp_path / "a.jpg")
 
 
+def test_jpeg_masks_are_refused_whatever_their_name(tmp_path):
+    for picture in (IDS, SMOOTH):
+        Image.fromarray(picture).save(tmp_path / "a.png", "JPEG")
+        assert not is_colored(tmp_path / "a.png")
+        with pytest.raises(
+            ValueError, match=r"a\.png: JPEG changes class ids, and that is what the file holds"
+        ):
+            read_mask(tmp_path / "a.png")
+
+
 def test_a_mask_cut_short_is_named(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(IDS).save(path)
@@ -163,10 +175,25 @@ def test_lists_subfolders_and_links_but_no_hidden_files(tmp_path):
     assert list(list_files(tmp_path / "links")) == ["deep/a/y", "deep/b/c/x"]
 
 
+def test_folders_are_listed_once_under_their_own_names(tmp_path):
+    for name in ("z/x.png", "m/y.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    for link, target in {"loop": ".", "a": "z", "m/up": "..", "m/z": "../z"}.items():
+        (tmp_path / link).symlink_to(target)
+    assert list(list_files(tmp_path)) == ["m/y", "z/x"]
+    assert list(list_files(tmp_path / "a")) == ["x"]
+
+
+def test_accents_have_one_form(tmp_path):
+    (tmp_path / unicodedata.normalize("NFD", "Köln.png")).touch()
+    assert list(list_files(tmp_path)) == [unicodedata.normalize("NFC", "Köln")]
+
+
 def test_two_files_of_one_name_are_refused(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(ValueError, match=r"a\.(png|jpg) and a\.(png|jpg) would have one name"):
+    with pytest.raises(ValueError, match=r"a\.(png|jpg) and a\.(png|jpg) would have one name: .* mask_suffix"):
         list_files(tmp_path)
 
 

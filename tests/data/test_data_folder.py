@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +206,58 @@ def test_templates_come_in_pairs(tmp_path):
 def test_numbers_out_of_range(root, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         module(root, **bad)
+
+
+@pytest.mark.parametrize("name", ["images/{splt}", "images/{}", "images/{split"])
+@pytest.mark.parametrize("option", ["images", "masks"])
+def test_a_wrong_placeholder(tmp_path, option, name):
+    with pytest.raises(ValueError, match=f"{option}: '{re.escape(name)}' .*write {{split}}") as error:
+        module(tmp_path, classes=CLASSES, **{option: name})
+    one_line(error)
+
+
+def test_one_folder_is_not_train_val_and_test(tmp_path):
+    for i in range(12):
+        write_pair(tmp_path, f"images/{i}.png", f"masks/{i}.png")
+    flat = {"classes": CLASSES, "images": "images", "masks": "masks"}
+    with pytest.raises(ValueError, match=r"images would be train, val and test .*splits '\{val: 0\.1") as error:
+        module(tmp_path, **flat).setup("fit")
+    one_line(error)
+    module(tmp_path, **flat).setup("test")  # a checkpoint may be tested on all of it
+    module(tmp_path, **flat, splits={"val": 0.1, "test": 0.1}).setup("fit")
+    write_pair(tmp_path, "a/train/0.png", "b/train/0.png")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*a/val for split 'val'"):
+        module(tmp_path, classes=CLASSES, images="a/{split}", masks="b/{split}").setup("fit")
+    with pytest.raises(FileNotFoundError, match=r"images/train for .*draw splits by .*splits '\{val: 0\.1"):
+        module(tmp_path, classes=CLASSES).setup("fit")
+
+
+def test_shares_do_not_pool_the_folders_of_splits(root):
+    with pytest.raises(ValueError, match=r"images/train and images/val and images/test .* together") as error:
+        module(root, splits={"val": 0.1, "test": 0.1}).setup("fit")
+    one_line(error)
+    for split in ("val", "test"):
+        for kind in ("images", "masks"):
+            shutil.rmtree(root / kind / split)
+    assert len(module(root, splits={"val": 0.1}).dataset("val")) == 1
+
+
+def test_left_out_images_must_be_there(root):
+    data = module(root, exclude=["images/train/0.png", "images/val/1.png"])
+    assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [2, 1, 1]
+    for wrong in ("train/0.png", "masks/train/0.png"):
+        message = rf"exclude: {wrong} and 0 others are no images: .* as in images/train/0\.png"
+        with pytest.raises(ValueError, match=message) as error:
+            module(root, exclude=[wrong]).dataset("train")
+        one_line(error)
+
+
+def test_photographs_and_masks_match_whatever_the_form_of_their_accents(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "Köln") for form in ("NFC", "NFD"))
+    write_pair(tmp_path, f"images/train/{apart}.png", f"masks/train/{composed}.png")
+    data = module(tmp_path, classes=CLASSES)
+    assert data.dataset("train").pairs[0].name == composed
+    assert data.dataset("train").pairs[0].label is not None
 
 
 def test_layout_finds_what_it_places(tmp_path):

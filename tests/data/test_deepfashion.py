@@ -170,13 +170,30 @@ def test_lists_of_text2human_win(copy):
         (copy / "train_images" / f"{name}.jpg").rename(copy / "test_images" / f"{name}.jpg")
     (copy / "shape_ann").mkdir()
     for split, listed in parts.items():
-        lines = "".join(f"{name}.jpg 0 2 1 3\n" for name in [*listed, "not-here-id_00000001"])
+        lines = "".join(f"{name}.jpg 0 2 1 3\n" for name in [*listed, f"not-here-{split}"])
         (copy / "shape_ann" / f"{split}_ann_file.txt").write_text(lines)
-    assert {split: names(copy, split) for split in parts} == parts
-    assert names(copy, "predict") == parts["test"]
+    with pytest.warns(
+        UserWarning, match=r"shape_ann lists not-here-test and 2 others that have no image"
+    ) as said:
+        assert {split: names(copy, split) for split in parts} == parts
+    assert len({str(warning.message) for warning in said}) == 1
+    with pytest.warns(UserWarning, match="not-here"):
+        assert names(copy, "predict") == parts["test"]
     (copy / "shape_ann" / "val_ann_file.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"no file .*val_ann_file\.txt: add it, or take the folder"):
         names(copy, "val")
+
+
+def test_lists_of_text2human_that_overlap(copy):
+    everything = sorted(name for split in COUNTS for name in names(copy, split))
+    (copy / "shape_ann").mkdir()
+    for split, listed in {"train": everything[:5], "val": everything[4:6], "test": everything[6:]}.items():
+        (copy / "shape_ann" / f"{split}_ann_file.txt").write_text("".join(f"{name}.jpg 0\n" for name in listed))
+    for split in ("train", "val"):
+        with pytest.raises(ValueError, match=f"{everything[4]} and 0 others are in .*: take them out") as error:
+            names(copy, split)
+        assert "\n" not in str(error.value)
+    assert names(copy, "test") == everything[6:]
 
 
 @pytest.mark.parametrize(("gone", "named"), [("", ""), ("images", "images"), ("segm", "segm")])

@@ -1,5 +1,6 @@
 """Splits of a folder that has none: no image on two sides, and none moves when others come."""
 
+import unicodedata
 from itertools import chain
 
 import numpy as np
@@ -132,6 +133,19 @@ def test_lists_that_cannot_be_right(root, lists, message):
     with pytest.raises(ValueError, match=message) as error:
         names(root, "train", **listed(root, **lists))
     assert "\n" not in str(error.value)
+
+
+def test_lists_in_another_encoding_are_named(root):
+    given = listed(root, train=["a/00"], val=["b/01"])
+    (root / "train.txt").write_bytes("straße".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.txt is not UTF-8: save it as UTF-8"):
+        names(root, "train", **given)
+
+
+def test_lists_may_write_accents_in_two_forms(root):
+    add(root, unicodedata.normalize("NFC", "Köln"))
+    given = listed(root, train=[unicodedata.normalize("NFD", "Köln")], val=["b/01"])
+    assert names(root, "train", **given) == [unicodedata.normalize("NFC", "Köln")]
 
 
 def test_missing_lists(root):
