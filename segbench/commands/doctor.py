@@ -62,6 +62,7 @@ def doctor(
 
     Raises:
         SystemExit: With status 1 if training on these data would be wrong.
+        FileExistsError: If a file to be written is there already.
     """
     from rich.console import Console
     from rich.progress import track
@@ -69,6 +70,10 @@ def doctor(
     from segbench.doctor.diagnose import options_of, visit
     from segbench.doctor.finding import LEVELS, as_yaml, remedy
 
+    pictures = [] if out is None else [out / "classes.png", out / "sizes.png"]
+    for path in (*pictures, *([] if fix is None else [fix])):
+        if path.exists():
+            raise FileExistsError(f"{path} exists and stays as it is: give another name, or take it away")
     console, progress = Console(soft_wrap=True, highlight=False), Console(stderr=True)
     diagnosis = visit(
         data,

@@ -58,6 +58,11 @@ class FirstBatches:
                 f"no pixel of the first {self.num_batches} training batches has a class: nothing is learnt from"
                 f" them; {_DOCTOR}"
             )
+        elif self.spec.num_classes == 1:
+            rank_zero_warn(
+                f"'{self.spec.classes[0]}' is the only class, so that every pixel is right from the start: name"
+                f" the background as a class as well; {_DOCTOR}"
+            )
         elif len(classes) == 1 < self.spec.num_classes:
             rank_zero_warn(
                 f"the first {self.num_batches} training batches show no class but"

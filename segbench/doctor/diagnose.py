@@ -89,7 +89,7 @@ def diagnose(
     ids = id_findings(records, spec)
     wrong = any(finding.level == "error" for finding in ids)  # then classes are not counted yet
     return [
-        *file_findings(records, spec, accepted),
+        *file_findings(records, spec),
         *ids,
         *split_findings(records, accepted, eval_batch_size),
         *([] if wrong else class_findings(records, spec)),

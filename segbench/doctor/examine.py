@@ -78,6 +78,8 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     record = record._replace(size=(width, height), digest=pixels.hexdigest())
     if mask is None:
         return record if split == "predict" else record._replace(fault="missing mask")
+    if pair.label not in {None, pair.image} and _is_jpeg(pair.label):
+        return record._replace(fault="JPEG mask")
     ids = _count(mask)
     palette = {} if pair.label is None else _palette(pair.label, ids)
     return record._replace(label_size=(mask.shape[1], mask.shape[0]), ids=ids, palette=palette)
@@ -112,7 +114,7 @@ def _explain(record: Record, pair: Pair, reason: str) -> Record:
     record = record._replace(size=(width, height))
     if pair.label is None or pair.label == pair.image:
         return record
-    if pair.label.suffix.lower() in {".jpg", ".jpeg"}:
+    if pair.label.suffix.lower() in {".jpg", ".jpeg"} or _is_jpeg(pair.label):
         return record._replace(fault="JPEG mask")
     try:
         with Image.open(pair.label) as mask:
@@ -124,6 +126,14 @@ def _explain(record: Record, pair: Pair, reason: str) -> Record:
     if mode in {"1", "L", "P", "I", "I;16"}:
         return record
     return record._replace(fault="colour mask", label_size=size, colors=_count_colors(colors))
+
+
+def _is_jpeg(path: Path | None) -> bool:
+    """Tells by the first bytes, whatever the file is called."""
+    if path is None or not path.is_file():  # such as a link to nowhere
+        return False
+    with path.open("rb") as file:
+        return file.read(3) == b"\xff\xd8\xff"
 
 
 def _count(mask: NDArray[np.integer]) -> dict[int, int]:

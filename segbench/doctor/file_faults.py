@@ -1,7 +1,6 @@
 """Faults of single files: missing, damaged, of the wrong kind, size or orientation."""
 
-from collections.abc import Callable, Container, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from segbench.data.spec import Color, DatasetSpec
 from segbench.doctor.examine import Fault, Record
@@ -20,13 +19,12 @@ _UNREADABLE: dict[Fault, tuple[str, str]] = {
 }
 
 
-def file_findings(records: Sequence[Record], spec: DatasetSpec, accepted: Container[str]) -> list[Finding]:
+def file_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
     """Finds what is wrong with files one by one.
 
     Args:
         records: All pairs of all splits.
         spec: Classes and their colours.
-        accepted: Options that the dataset's class has.
 
     Returns:
         A finding for each kind of fault.
@@ -39,7 +37,7 @@ def file_findings(records: Sequence[Record], spec: DatasetSpec, accepted: Contai
             reason = f": {bad[0].reason}" if fault == "unreadable" else ""
             text = text.format(count(len(bad), len(records), "image")) + reason
             findings.append(Finding("error", fault, text, files, leave_out(bad, records), advice))
-    findings.extend(_color_masks(records, spec, accepted))
+    findings.extend(_color_masks(records, spec))
     findings.extend(_sizes(records))
     for name, test, text, advice in _PHOTOGRAPHS:
         bad = [record for record in records if test(record)]
@@ -50,39 +48,52 @@ def file_findings(records: Sequence[Record], spec: DatasetSpec, accepted: Contai
     return findings
 
 
-def _color_masks(records: Sequence[Record], spec: DatasetSpec, accepted: Container[str]) -> list[Finding]:
+def _color_masks(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
     bad = [record for record in records if record.fault == "colour mask"]
     if not bad:
         return []
     colors = sorted({color for record in bad for color in record.colors})
     shown = ", ".join(" ".join(map(str, color)) for color in colors[:4]) + (", …" if len(colors) > 4 else "")
-    options = _meaning(colors, spec) if "ignore" in accepted else {}  # as have all that read painted masks
-    advice = "or save them as grey or palette PNGs with one class id per pixel"
-    if not options and "ignore" in accepted and len(colors) <= spec.num_classes + 1:
-        advice = "say which class each colour is, by lines 'R G B name' in classes"
+    known = set(colors) & set(spec.palette)
+    # Colours may be classes: images are left out only where a few masks are nothing but odd.
+    few = not known and 2 * len(bad) < len(records) and not all(len(set(color)) == 1 for color in colors)
+    options = leave_out(bad, records) if few or not colors else {}
     text = f"{count(len(bad), len(records), 'mask')} hold {len(colors)} colours ({shown}) instead of class ids"
     files = [record.label or record.image for record in bad]
-    return [Finding("error", "RGB masks", text, files, options or leave_out(bad, records), advice)]
+    advice = _meaning(colors, records, spec)
+    return [Finding("error", "RGB masks", text, files, options, advice)]
 
 
-def _meaning(colors: Sequence[Color], spec: DatasetSpec) -> dict[str, Any]:
-    """Says what the colours of painted masks mean, as far as they tell.
-
-    Returns:
-        `palette` and `ignore`; nothing if the colours could be any class.
-    """
-    n = spec.num_classes
-    greys = [red for red, green, blue in colors if red == green == blue]
-    if colors and len(greys) == len(colors):  # one id per pixel, but saved as RGB
-        beyond = [grey for grey in greys if grey >= n]
-        if beyond in ([], [255]) and greys != [0, 255]:
-            white = {"ignore": ["255 255 255"]} if beyond else {}
-            return {"palette": [[i, i, i] for i in range(n)], **white}
-        return {"palette": [[grey, grey, grey] for grey in greys]} if len(greys) == n else {}
+def _meaning(colors: Sequence[Color], records: Sequence[Record], spec: DatasetSpec) -> str:
+    """Says in words what the colours of painted masks could mean."""
+    if colors and all(len(set(color)) == 1 for color in colors):
+        return (
+            "their channels repeat one number per pixel: save one of them alone, as Pillow's getchannel(0) does"
+        )
     unknown = [color for color in colors if color not in spec.palette]
-    if 0 < len(unknown) < len(colors) <= 2 * n:
-        return {"ignore": [" ".join(map(str, color)) for color in unknown]}
-    return {}
+    if 0 < len(unknown) < len(colors) <= 2 * spec.num_classes:
+        read = {i for record in records for i in record.ids}
+        absent = [
+            f"'{name}' ({_rgb(color)})"
+            for i, (name, color) in enumerate(zip(spec.classes, spec.palette, strict=True))
+            if color not in colors and i not in read
+        ]
+        if absent:
+            return (
+                f"{', '.join(absent[:4])} never occurs, but {', '.join(map(_rgb, unknown[:4]))} does:"
+                " if that is its colour, correct it in classes; if it means no class, name it in ignore"
+            )
+        named = str([_rgb(color) for color in unknown[:8]])
+        return (
+            f"if {', '.join(map(_rgb, unknown[:8]))} means no class, let ignore be {named}; or name its class"
+        )
+    if len(colors) <= spec.num_classes + 1:
+        return "say which class each colour is, by lines 'R G B name' in classes"
+    return "or save them as grey or palette PNGs with one class id per pixel"
+
+
+def _rgb(color: Color) -> str:
+    return " ".join(map(str, color))
 
 
 def _sizes(records: Sequence[Record]) -> list[Finding]:

@@ -8,7 +8,7 @@ import numpy as np
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
 from segbench.data.spec import DatasetSpec
 from segbench.doctor.examine import Record
-from segbench.doctor.finding import Finding, count
+from segbench.doctor.finding import Finding, Level, count
 
 _GREY_VALUES = 32  # more unknown ids than this are no ids at all
 
@@ -49,8 +49,12 @@ def id_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
     meant = training_ids(pixels, spec)
     unknown = [i for i in present if i not in meant]
     rules = (
+        _one_class(present, spec),
+        _mixed(records, meant, spec),
+        _converted(present, unknown, spec),
+        _expanded_palette(present, unknown, spec),
         _palette_order(records, meant, spec),
-        _cityscapes(present, unknown, spec),
+        _cityscapes(present, meant, spec),
         _binary(present, meant, spec),
         _other_ignore_index(unknown, spec),
         _one_based(present, unknown, spec),
@@ -62,7 +66,7 @@ def id_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
         if finding is not None:
             touched = set(finding.options.get("remap", ())) | set(unknown)
             files = [r.label or r.image for r in records if touched & r.ids.keys()]
-            return [finding._replace(files=files)]
+            return [finding if finding.files else finding._replace(files=files)]
     return _ignored(records, pixels, meant, spec)
 
 
@@ -88,24 +92,99 @@ def _palette_order(records: Sequence[Record], meant: Mapping[int, int], spec: Da
     return Finding("error", "palette order", text, options={"remap": remap})
 
 
-def _cityscapes(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
+def _one_class(present: Sequence[int], spec: DatasetSpec) -> Finding | None:
+    if spec.num_classes > 1 or not set(present) <= {0, 1, 255}:
+        return None
+    name = spec.classes[0]
+    text = (
+        f"masks hold {', '.join(map(str, present))}, and '{name}' is the only class: there is nothing to learn"
+    )
+    remap = " and remap {255: 1}" if 255 in present and 1 not in present else ""
+    return Finding("error", "one class", text, advice=f"name two classes (background, {name}){remap}")
+
+
+def _mixed(records: Sequence[Record], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
+    """Finds files that follow another convention than the rest; no option reads both."""
+    official = [name.lower() for name in spec.classes] == list(CITYSCAPES_SPEC.classes)
+    if official and any(19 <= i <= 33 for record in records for i in record.ids):
+        odd = [r for r in records if 255 in r.ids and len(r.ids) > 3 and max(r.ids.keys() - {255}) < 19]
+        means = "trainIds 0..18 and 255, but others labelIds 0..33"
+    elif spec.num_classes == 2 and meant.get(255) == spec.ignore_index:
+        white, one = ([r for r in records if i in r.ids] for i in (255, 1))
+        if not white or not one or any(1 in r.ids for r in white):
+            return None
+        odd, means = white, "0 and 255, but others 0 and 1"
+        if len(one) < len(white):
+            odd, means = one, "0 and 1, but others 0 and 255"
+    else:
+        return None
+    if not odd:
+        return None
+    text = f"{count(len(odd), len(records), 'mask')} hold {means}"
+    advice = "convert these to the ids of the others; remap means the same in all files"
+    if not official:
+        advice += ", and if 255 is no class, all is well"
+    level: Level = "error" if official or len(odd) > 0.1 * len(records) else "warning"
+    return Finding(level, "mixed ids", text, [r.label or r.image for r in odd], advice=advice)
+
+
+def _converted(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
+    """Recognises masks that were shifted to training ids, where remap would shift them once more."""
+    n, void = spec.num_classes, spec.ignore_index
+    shifted = {0: void} | {i: i - 1 for i in range(1, n + 1)}
+    if unknown or dict(spec.remap) != shifted or void not in present or n in present or 0 not in present:
+        return None
+    text = f"masks hold {void} and never {n}, though remap takes 0 for no class and lowers the others"
+    advice = (
+        f"if they hold 0..{n - 1} and {void} already, let remap be {{0: 0, 1: 1, …, {n - 1}: {n - 1}}}; if not,"
+        f" see what {void} means"
+    )
+    return Finding("error", "ids converted already", text, advice=advice)
+
+
+def _expanded_palette(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
+    """Recognises the luminances of the classes' colours, as Pillow's convert("L") computes them."""
+    grey: dict[int, list[str]] = {}
+    for name, (red, green, blue) in zip(spec.classes, spec.palette, strict=True):
+        grey.setdefault((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16, []).append(name)
+    chance = (len(grey) / 256) ** len(unknown)
+    if len(unknown) < 2 or chance > 1e-3 or not set(present) <= grey.keys() | {0, spec.ignore_index}:
+        return None
+    i = unknown[0]
+    text = f"masks hold the brightness of the classes' colours, such as {i} for '{grey[i][0]}', not ids"
+    advice = "palette masks were converted to grey: take the original files, which hold the ids"
+    return Finding("error", "expanded palette", text, advice=advice)
+
+
+def _cityscapes(present: Sequence[int], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
     """Tells labelIds, 0 to 33, from trainIds, 0 to 18, where the classes are those of Cityscapes."""
     if [name.lower() for name in spec.classes] != list(CITYSCAPES_SPEC.classes):
         return None
     official = dict(CITYSCAPES_SPEC.remap)
+    unknown = [i for i in present if i not in meant]
+    if all(meant.get(i) == i for i in present if i < 19) and not unknown:
+        return None
     if unknown and set(present) <= official.keys() | {spec.ignore_index}:
         remap = {i: label if label < 19 else spec.ignore_index for i, label in official.items()}
         text = f"masks hold ids up to {max(unknown)}: these are labelIds, where trainIds 0..18 are expected"
+        if 255 in present:  # no labelId: some files may hold trainIds
+            advice = f"files with 255 may hold trainIds: convert those; for labelIds, let remap be {remap}"
+            return Finding("error", "labelIds for trainIds", text, advice=advice)
         return Finding("error", "labelIds for trainIds", text, options={"remap": remap})
-    if spec.remap and not unknown and set(present) <= {*range(19), 255} and 255 in present:
-        text = "masks hold ids 0..18 and 255: these are trainIds, where labelIds 0..33 are expected"
+    if spec.remap and not unknown and set(present) <= {*range(19), 255}:
         remap = {i: i for i in range(19)}
-        return Finding("error", "trainIds for labelIds", text, options={"remap": remap})
+        if 255 in present:
+            text = "masks hold ids 0..18 and 255: these are trainIds, where labelIds 0..33 are expected"
+            return Finding("error", "trainIds for labelIds", text, options={"remap": remap})
+        if len(present) > 4:
+            text = "masks hold no id above 18, as trainIds do, where labelIds 0..33 are expected"
+            advice = f"if they are trainIds, let remap be {remap}"
+            return Finding("error", "trainIds for labelIds", text, advice=advice)
     return None
 
 
 def _binary(present: Sequence[int], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
-    if spec.num_classes != 2 or list(present) not in ([0, 255], [255]) or meant.get(255) == 1:
+    if spec.num_classes != 2 or list(present) != [0, 255] or meant.get(255) == 1:
         return None
     means = "no class" if meant.get(255) == spec.ignore_index else "nothing"
     text = f"masks hold 0 and 255, and 255 means {means}: '{spec.classes[1]}' has no pixel"
@@ -125,13 +204,16 @@ def _one_based(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec
     n = spec.num_classes
     text = f"masks count the {n} classes from 1 to {n}, not from 0 to {n - 1}: each would be taken for the next"
     remap = {0: spec.ignore_index} | {i: i - 1 for i in range(1, n + 1)}
+    if not set(range(1, n + 1)) <= set(present):
+        advice = f"if so, let remap be {remap}; if {n} is no class, let it be {{{n}: {spec.ignore_index}}}"
+        return Finding("error", "ids 1..N", text, advice=advice)
     return Finding("error", "ids 1..N", text, options={"remap": remap})
 
 
 def _spread(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     """Recognises ids that were spread over the grey values, so that viewers show them."""
     n = spec.num_classes
-    if not unknown or len(present) != n or n < 2 or present[0] != 0:
+    if not unknown or len(present) != n or n < 3 or present[0] != 0:
         return None
     even = [i * present[-1] / (n - 1) for i in range(n)]
     if any(abs(i - grey) > 1 for i, grey in zip(present, even, strict=True)):
@@ -145,12 +227,12 @@ def _one_too_many(unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     n = spec.num_classes
     if list(unknown) != [n]:
         return None
-    text = f"masks hold ids 0..{n} for {n} classes: one of them is no class, by this YAML the last"
+    text = f"masks hold ids 0..{n} for {n} classes: one of them is no class, or has no name"
     advice = (
-        f"if it is 0 that means no class, let remap be {{0: {spec.ignore_index}, 1: 0, 2: 1, …, {n}: {n - 1}}};"
-        " if it is a class, add its name to classes"
+        f"if {n} means no class, let remap be {{{n}: {spec.ignore_index}}}; if it is 0 that means none,"
+        f" {{0: {spec.ignore_index}, 1: 0, 2: 1, …, {n}: {n - 1}}}; if all are classes, add the name to classes"
     )
-    return Finding("error", "ids 0..N", text, options={"remap": {n: spec.ignore_index}}, advice=advice)
+    return Finding("error", "ids 0..N", text, advice=advice)
 
 
 def _out_of_range(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
@@ -163,9 +245,31 @@ def _out_of_range(present: Sequence[int], unknown: Sequence[int], spec: DatasetS
         advice = "save one class id per pixel; masks resized with interpolation look like this as well"
         return Finding("error", "grey values", text, advice=advice)
     text = f"masks hold {shown}, but ids of {n} classes go from 0 to {n - 1}"
-    remap = dict.fromkeys(unknown, spec.ignore_index)
-    advice = "this YAML takes them for no class; send ids that are classes to their training ids instead"
-    return Finding("error", "ids out of range", text, options={"remap": remap}, advice=advice)
+    advice = (
+        "send ids that are classes to their training ids by remap, and those that are none to"
+        f" {spec.ignore_index}; or correct the files"
+    )
+    return Finding("error", "ids out of range", text, advice=_beside_strays(present, spec) + advice)
+
+
+def _beside_strays(present: Sequence[int], spec: DatasetSpec) -> str:
+    """Says which convention the masks follow if stray ids are set aside."""
+    n, found = spec.num_classes, set(present)
+    spread = [round(i * 255 / (n - 1)) for i in range(n)] if n > 1 else []
+    conventions = (
+        (f"ids 1..{n}", {0: spec.ignore_index} | {i: i - 1 for i in range(1, n + 1)}, 0),
+        (
+            "ids spread over the grey values" if n > 2 else "0 and 255",
+            dict(zip(spread, range(n), strict=False)),
+            1,
+        ),
+    )
+    for name, remap, forbidden in conventions:
+        ids = {i for i in remap if i != forbidden and (i or forbidden)}
+        strays = sorted(found - remap.keys() - {spec.ignore_index})
+        if ids and ids <= found and forbidden not in found and strays:
+            return f"without {', '.join(map(str, strays[:8]))} these are {name}, read by remap {remap}; "
+    return ""
 
 
 def _ignored(

@@ -65,12 +65,20 @@ def _absent_split(
                 return Finding("error", "split of another name", text, options={"splits": {split: name}})
         undivided = replace(data.layout, splits=dict.fromkeys(SPLITS, ""))
         divided = _labelled(data.layout, data.root, "train")
+        divided = divided or any(_has_folders(data.layout, data.root, name) for name in ("train", "val"))
         if "split_seed" in accepted and not divided and _labelled(undivided, data.root, "train"):
             text = "images and masks lie in one folder each, without splits"
             return Finding("error", "no splits", text, options={"splits": {"val": 0.1, "test": 0.1}})
     # Whoever has no test split trains none the worse.
     name = "missing split" if isinstance(error, FileNotFoundError) else "unusable split"
     return Finding("note" if split == "test" else "error", name, str(error))
+
+
+def _has_folders(layout: FolderLayout, root: Path, split: Split) -> bool:
+    """Tells whether a split has a folder, with masks or without."""
+    name = layout.splits.get(split, split)
+    folders = {folder.format(split=name) for folder in layout.images if "{split}" in folder}
+    return any(folder != "images/" and (root / folder).is_dir() for folder in folders | {f"images/{name}"})
 
 
 def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pair]) -> list[Finding]:

@@ -78,6 +78,8 @@ def _shared(records: Sequence[Record], one: Split, other: Split, accepted: Conta
     level: Level = "error" if one == "train" else "warning"
     if not same_file:
         options = leave_out(leaks, records)
+    elif {part for record in records for part in record.image.split("/")[:-1]} & {"train", "val"}:
+        options = {}  # there are folders of splits, which images or splits should name
     else:  # one folder for all splits: to leave a file out would take it from both
         options = {"splits": {"val": 0.1, "test": 0.1}} if "split_seed" in accepted else {}
     return [Finding(level, "images in two splits", text, files, options, f"or take them out of {other}")]

@@ -46,6 +46,11 @@ def test_labels_that_teach_nothing_are_warned_of_once(labels, message):
     first.look(batch(labels))
 
 
+def test_a_single_class_is_warned_of():
+    with pytest.warns(UserWarning, match="'crack' is the only class"):
+        FirstBatches(DatasetSpec(("crack",), default_palette(1)), 1).look(batch([0, 255]))
+
+
 def test_later_batches_cost_nothing():
     first = FirstBatches(SPEC, 1)
     first.look(batch([0, 1]))

@@ -1,5 +1,7 @@
 """Conclusions from records alone: conventions of ids and colours that take other datasets than a folder's."""
 
+from dataclasses import replace
+
 import pytest
 
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
@@ -8,6 +10,7 @@ from segbench.doctor.diagnose import diagnose
 from segbench.doctor.examine import Record
 from segbench.doctor.finding import Finding, as_yaml, remedy
 
+VIVID = DatasetSpec(("sky", "road", "car"), ((1, 1, 1), (2, 2, 2), (3, 0, 3)))
 SPEC = DatasetSpec(("sky", "road", "car"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
 OPTIONS = {"remap", "exclude", "palette", "ignore", "splits", "split_seed"}
 
@@ -44,7 +47,8 @@ def test_training_ids_of_cityscapes_are_told_from_label_ids():
 def test_an_id_too_many_may_also_be_the_first():
     (finding,) = errors(diagnose(records([0, 1], [2, 3]), SPEC, OPTIONS)).values()
     assert finding.name == "ids 0..N"
-    assert finding.options == {"remap": {3: 255}}
+    assert not finding.options
+    assert "{3: 255}" in finding.advice
     assert "{0: 255, 1: 0, 2: 1, …, 3: 2}" in finding.advice
 
 
@@ -59,26 +63,33 @@ def test_remapped_ids_are_known():
     assert not errors(diagnose(records([0, 255], [7, 255]), spec, OPTIONS))
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "greys", "options"),
-    [
-        (2, [0, 255], {"palette": [[0] * 3, [255] * 3]}),
-        (3, [0, 1, 2], {"palette": [[0] * 3, [1] * 3, [2] * 3]}),
-        (3, [0, 2, 255], {"palette": [[0] * 3, [1] * 3, [2] * 3], "ignore": ["255 255 255"]}),
-        (3, [0, 128, 255], {"palette": [[0] * 3, [128] * 3, [255] * 3]}),
-        (3, [0, 7, 99, 255], {}),
-    ],
-)
-def test_grey_values_saved_as_rgb_become_a_palette(num_classes, greys, options):
-    spec = DatasetSpec(tuple("abc"[:num_classes]), default_palette(num_classes))
-    found = errors(diagnose(painted(*((g, g, g) for g in greys)), spec, OPTIONS))
-    assert dict(found["RGB masks"].options) == options
+@pytest.mark.parametrize("greys", [[0, 255], [0, 1, 2], [0, 2, 255], [0, 7, 99, 255]])
+def test_grey_values_saved_as_rgb_lead_to_one_channel(greys):
+    found = errors(diagnose(painted(*((g, g, g) for g in greys)), SPEC, OPTIONS))
+    assert not found["RGB masks"].options
+    assert "getchannel(0)" in found["RGB masks"].advice
 
 
-def test_colours_beside_those_of_the_classes_mean_no_class():
-    found = errors(diagnose(painted((1, 1, 1), (2, 2, 2), (9, 8, 7)), SPEC, OPTIONS))
-    assert found["RGB masks"].options == {"ignore": ["9 8 7"]}
+def test_colours_beside_those_of_the_classes_are_not_ignored_unasked():
+    finding = errors(diagnose(painted((1, 1, 1), (2, 2, 2), (9, 8, 7)), VIVID, OPTIONS))["RGB masks"]
+    assert not finding.options
     assert "lines 'R G B name'" in errors(diagnose(painted((9, 8, 7)), SPEC, OPTIONS))["RGB masks"].advice
+
+
+def test_masks_that_were_converted_already_are_named():
+    spec = DatasetSpec(("a", "b", "c"), default_palette(3), remap={0: 255, 1: 0, 2: 1, 3: 2})
+    assert "ids converted already" in errors(diagnose(records([0, 1, 255], [2, 0]), spec, OPTIONS))
+    assert not errors(diagnose(records([0, 1, 3], [2, 3, 1]), spec, OPTIONS))
+    found = errors(diagnose(records([0, 1, 8], [2, 10, 13]), CITYSCAPES_SPEC, OPTIONS))["trainIds for labelIds"]
+    assert not found.options
+    mended = replace(CITYSCAPES_SPEC, remap={**CITYSCAPES_SPEC.remap, **{i: i for i in range(19)}})
+    assert "trainIds for labelIds" not in errors(diagnose(records([0, 1, 8, 255], [2, 13]), mended, OPTIONS))
+
+
+def test_training_ids_among_label_ids_are_named():
+    rows = [0, 7, 8, 26], [11, 33], [0, 2, 8, 10, 255]
+    found = errors(diagnose(records(*rows), CITYSCAPES_SPEC, OPTIONS))["mixed ids"]
+    assert found.files == ["m/2.png"]
 
 
 def test_one_folder_for_all_splits_is_divided():

@@ -152,14 +152,6 @@ def out_of_range(d):
     d.write(lambda mask: np.where(mask == 255, 77, mask).astype(np.uint8))
 
 
-def given_ids_out_of_range(d):
-    """What was remapped before must still be remapped by the overlay."""
-    d.options["remap"] = {9: 255}
-    d.truth["train/1"][:2], d.truth["train/2"][:2] = 255, 255
-    d.write(lambda mask: np.where(mask == 255, 9, mask).astype(np.uint8))
-    d.save(d.mask("train", 2), np.where(d.truth["train/2"] == 255, 40, d.truth["train/2"]).astype(np.uint8))
-
-
 def ignore_255(d):
     d.options["ignore_index"] = 200
     d.truth["test/0"][:4] = 200
@@ -244,19 +236,13 @@ PLANTED = [
     (rgb_mask, "RGB masks", "masks/train/2.png"),
     (binary, "0/255 masks", "masks/train/0.png"),
     (one_based, "ids 1..N", "masks/train/0.png"),
-    (void_last, "ids 0..N", "masks/train/0.png"),
     (spread, "spread ids", "masks/train/0.png"),
-    (out_of_range, "ids out of range", "masks/val/1.png"),
-    (given_ids_out_of_range, "ids out of range", "masks/train/2.png"),
     (ignore_255, "255 as ignore", "masks/test/0.png"),
     (palette_order, "palette order", "masks/train/0.png"),
     (label_ids, "labelIds for trainIds", "masks/train/0.png"),
     (leak, "images in two splits", "images/train/1.png"),
     (empty_mask, "empty masks", "masks/train/4.png"),
     (uneven_batches, "uneven batches", None),
-    (grey_rgb, "RGB masks", "masks/train/0.png"),
-    (binary_rgb, "RGB masks", "masks/train/0.png"),
-    (void_color, "RGB masks", "masks/val/1.png"),
     (no_splits, "no splits", None),
 ]
 WARNINGS = {"empty masks"}
@@ -439,6 +425,88 @@ def test_what_no_option_mends_is_named_as_well(sound, tmp_path, capsys, plant, n
     assert f"{name}: " in said
     assert text in said
     assert status == name.startswith("error")
+
+
+def half_white(d):
+    binary(d)
+    for path, mask in d.masks()[::2]:
+        d.save(path, mask)
+
+
+def nameless_back(d):
+    binary(d)
+    d.options["classes"] = ["crack"]
+
+
+def jpeg_called_png(d):
+    for path, _ in d.masks():
+        Image.open(path).save(path, format="JPEG")
+
+
+def one_based_but_one(d):
+    one_based(d)
+    d.save(d.mask("val", 0), np.where(d.truth["val/0"] == 0, 77, d.truth["val/0"] + 1).astype(np.uint8))
+
+
+def luminances(d):
+    d.options["palette"] = [[200, 0, 0], [0, 200, 0], [0, 0, 200]]
+    colors = np.array(d.options["palette"], np.uint8)
+    d.write(lambda mask: Image.fromarray(colors[mask]).convert("L"))
+
+
+def unknown_color(d):
+    """A class whose colour in the files is not that of its list."""
+    d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    colors = np.array([[255, 0, 0], [0, 255, 0], [9, 8, 7]], np.uint8)
+    d.write(lambda mask: colors[mask])
+
+
+def grey_alpha(d):
+    d.write(lambda mask: Image.merge("LA", [Image.fromarray(mask), Image.new("L", mask.shape[::-1], 255)]))
+
+
+def empty_train(d):
+    no_splits(d)
+    (d.root / "images/train").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("plant", "name", "text"),
+    [
+        (void_last, "ids 0..N", "{3: 255}"),
+        (out_of_range, "ids out of range", "masks/val/1.png"),
+        (one_based_but_one, "ids out of range", "without 77 these are ids 1..3"),
+        (luminances, "expanded palette", "such as 23 for 'car'"),
+        (half_white, "mixed ids", "5 of 10 masks"),
+        (nameless_back, "one class", "name two classes (background, crack) and remap {255: 1}"),
+        (jpeg_called_png, "JPEG mask", "10 of 10 images"),
+        (grey_rgb, "RGB masks", "getchannel(0)"),
+        (binary_rgb, "RGB masks", "getchannel(0)"),
+        (grey_alpha, "RGB masks", "getchannel(0)"),
+        (void_color, "RGB masks", "let ignore be ['1 2 3']"),
+        (unknown_color, "RGB masks", "'car' (0 0 255) never occurs, but 9 8 7 does"),
+        (empty_train, "missing split", ""),
+    ],
+)
+def test_what_files_leave_open_is_said_in_words_alone(sound, tmp_path, capsys, plant, name, text):
+    plant(sound)
+    fix = tmp_path / "fix.yaml"
+    status, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"), "--fix", fix)
+    assert status == 1
+    assert f"error  {name}: " in said, said
+    assert text in said, said
+    assert "mended by" not in said
+    assert not fix.exists()
+
+
+@pytest.mark.parametrize("option", ["--fix", "--out"])
+def test_files_that_exist_stay_as_they_are(sound, tmp_path, capsys, option):
+    one_based(sound)
+    there = tmp_path / "classes.png"
+    there.write_text("mine")
+    path = there if option == "--fix" else tmp_path
+    assert doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"), option, path)[0] == 2
+    assert there.read_text() == "mine"
 
 
 def test_exif_is_no_fault_where_masks_were_turned_as_well(sound, tmp_path, capsys):
