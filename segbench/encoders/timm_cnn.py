@@ -11,9 +11,9 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import group_parameters
 from torch import Tensor
 
+from segbench.encoders import timm_common
 from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
 from segbench.encoders.pretrained import load_cnn_weights
 from segbench.functional.tokens import pad_to_multiple
@@ -71,10 +71,9 @@ class TimmCNN(Encoder):
         cnn.set_grad_checkpointing(grad_checkpointing)
         self.cnn = cnn
 
-        mean = pixel_mean or [255 * value for value in cnn.pretrained_cfg["mean"]]
-        std = pixel_std or [255 * value for value in cnn.pretrained_cfg["std"]]
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        mean, std = timm_common.pixel_statistics(cnn, pixel_mean, pixel_std)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
 
         deepest = strides[self._levels[-1]]
         self.info = FeatureInfo(
@@ -102,17 +101,11 @@ class TimmCNN(Encoder):
 
     def depth_groups(self) -> list[DepthGroup]:
         """Sorts parameters by block, as timm's own matcher does; see the contract."""
-        parameters = dict(self.named_parameters())
-        groups = group_parameters(self.cnn, self.cnn.group_matcher())
-        return [
-            DepthGroup(depth, [(f"cnn.{name}", parameters[f"cnn.{name}"]) for name in names])
-            for depth, names in sorted(groups.items())
-        ]
+        return timm_common.depth_groups("cnn", self.cnn)
 
     def no_weight_decay(self) -> set[str]:
         """Names what timm exempts; see the contract."""
-        exempt = self.cnn.no_weight_decay() if hasattr(self.cnn, "no_weight_decay") else set()
-        return {f"cnn.{name}" for name in exempt} & {name for name, _ in self.named_parameters()}
+        return timm_common.no_weight_decay("cnn", self.cnn)
 
 
 def _probe(model_name: str) -> tuple[list[int], list[int], set[str]]:

@@ -15,11 +15,11 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import group_parameters
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from segbench.encoders import timm_common
 from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
 from segbench.encoders.pretrained import load_weights
 from segbench.functional.tokens import Resampling, pad_to_multiple, resample_grid
@@ -90,10 +90,9 @@ class TimmViT(Encoder):
             vit.pos_embed_resampling = pos_embed_resampling
         self.vit = vit
 
-        mean = pixel_mean or [255 * value for value in vit.pretrained_cfg["mean"]]
-        std = pixel_std or [255 * value for value in vit.pretrained_cfg["std"]]
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        mean, std = timm_common.pixel_statistics(vit, pixel_mean, pixel_std)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
 
         rows, columns = self.patch_size
         levels = len(self._depths)
@@ -156,17 +155,11 @@ class TimmViT(Encoder):
 
     def depth_groups(self) -> list[DepthGroup]:
         """Sorts parameters by block, as timm's own matcher does; see the contract."""
-        parameters = dict(self.named_parameters())
-        groups = group_parameters(self.vit, self.vit.group_matcher())
-        return [
-            DepthGroup(depth, [(f"vit.{name}", parameters[f"vit.{name}"]) for name in names])
-            for depth, names in sorted(groups.items())
-        ]
+        return timm_common.depth_groups("vit", self.vit)
 
     def no_weight_decay(self) -> set[str]:
         """Names position embedding and prefix tokens; see the contract."""
-        exempt = {f"vit.{name}" for name in self.vit.no_weight_decay()}  # timm names some that are not there
-        return exempt & {name for name, _ in self.named_parameters()}
+        return timm_common.no_weight_decay("vit", self.vit)
 
 
 def _add_position_embedding(vit: Any, patches: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from segbench.types import Prediction
@@ -32,19 +33,26 @@ class Loss(nn.Module, ABC):
         """
 
 
-def check_class_weights(class_weights: list[float] | None, num_classes: int) -> None:
-    """Refuses weights that are not one for each class, or with which no mean can be formed.
+def register_class_weights(loss: Loss, class_weights: list[float] | None, num_classes: int) -> None:
+    """Gives a loss its buffer `class_weights`, or refuses weights with which no mean can be formed.
+
+    The buffer is not persistent: weights are configuration, and a checkpoint must load where they were changed.
 
     Args:
+        loss: Gets the buffer, `(K,)` or None.
         class_weights: As configured.
         num_classes: `K`.
 
     Raises:
         ValueError: If there are too many or too few, or one is negative or not finite.
     """
-    if class_weights is None:
-        return
-    if len(class_weights) != num_classes:
-        raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
-    if wrong := [value for value in class_weights if not 0 <= value < math.inf]:
-        raise ValueError(f"class_weights: {wrong[0]} is negative or no number; give 0 or more for each class")
+    values = None
+    if class_weights is not None:
+        if len(class_weights) != num_classes:
+            raise ValueError(f"class_weights: {len(class_weights)} given for {num_classes} classes")
+        if wrong := [value for value in class_weights if not 0 <= value < math.inf]:
+            raise ValueError(
+                f"class_weights: {wrong[0]} is negative or no number; give 0 or more for each class"
+            )
+        values = torch.tensor(class_weights)
+    loss.register_buffer("class_weights", values, persistent=False)

@@ -14,7 +14,7 @@ from torch import Tensor
 from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
 from segbench.functional.labels import split_labels
-from segbench.losses.base import Loss, check_class_weights
+from segbench.losses.base import Loss, register_class_weights
 from segbench.types import Prediction
 
 
@@ -50,7 +50,7 @@ class ClippedCrossEntropy(Loss):
             ValueError: If weights are not one for each class, or ceiling or factor are out of range.
         """
         super().__init__()
-        check_class_weights(class_weights, num_classes)
+        register_class_weights(self, class_weights, num_classes)
         if not clip > 0:
             raise ValueError(f"clip must be positive, or nothing is learned; got {clip}")
         if not boundary_weight >= 0:
@@ -60,9 +60,6 @@ class ClippedCrossEntropy(Loss):
         self.ignore_index = ignore_index
         self.clip = clip
         self.boundary_weight = boundary_weight
-        # Not persistent: the weights are configuration, and a checkpoint must load where they were changed.
-        values = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", values, persistent=False)
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the weighted mean; see the contract."""

@@ -2,11 +2,10 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
-from segbench.losses.base import Loss, check_class_weights
+from segbench.losses.base import Loss, register_class_weights
 from segbench.types import Prediction
 
 
@@ -41,7 +40,7 @@ class CrossEntropy(Loss):
             ValueError: If weights are not one for each class, or smoothing is out of range.
         """
         super().__init__()
-        check_class_weights(class_weights, num_classes)
+        register_class_weights(self, class_weights, num_classes)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must lie in [0, 1]; got {label_smoothing}")
         self.name = "cross_entropy"
@@ -49,9 +48,6 @@ class CrossEntropy(Loss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.backend = backend
-        # Not persistent: the weights are configuration, and a checkpoint must load where they were changed.
-        values = None if class_weights is None else torch.tensor(class_weights)
-        self.register_buffer("class_weights", values, persistent=False)
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the mean cross-entropy; see the contract."""

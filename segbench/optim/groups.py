@@ -1,6 +1,6 @@
 """Parameter groups: slower encoder, slower shallow layers, no decay where decay does harm."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -64,11 +64,11 @@ def parameter_groups(
 
 
 def _spared(module: nn.Module) -> set[int]:
-    spared = set()
+    spared: set[int] = set()
     for part in module.modules():
-        names: Callable[[], set[str]] = getattr(part, "no_weight_decay", set)
-        parameters = dict(part.named_parameters())  # timm's modules also name what they may not have
-        spared |= {id(parameters[name]) for name in names() if name in parameters}
+        if (names := getattr(part, "no_weight_decay", None)) and (wanted := names()):
+            # timm's modules also name what they may not have
+            spared |= {id(parameter) for name, parameter in part.named_parameters() if name in wanted}
     return spared
 
 
