@@ -136,18 +136,6 @@ def write_palette_image(path: Path, ids: NDArray[np.uint8], palette: Sequence[Se
     image.save(path, "PNG")
 
 
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Finds the folder for what was computed once.
-
-    Args:
-        cache_dir: Named by the user; by default `$SEGBENCH_CACHE` or `~/.cache/segbench`.
-
-    Returns:
-        Its path; it may not exist yet.
-    """
-    return Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench").expanduser()
-
-
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Lists the files of each folder once, though links lead to it too; under its own name where it has one."""
     seen: set[str] = set()

@@ -10,8 +10,8 @@ from typing import get_args
 
 from rich.progress import track
 
+from segbench.cache import cache_folder
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
-from segbench.data.files import cache_folder
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.scene import class_names, draw_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout

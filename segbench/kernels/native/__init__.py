@@ -1,0 +1,137 @@
+"""Kernels in C for the CPU, compiled by the machine's own compiler when first needed.
+
+Nothing needs them: where there is no compiler, the kernels of torch do the same, more slowly. They are called
+without the interpreter's lock, one thread of Python for each thread that torch may use, so that no second
+pool of OpenMP threads competes with torch's, and busy cores cost no more than their share.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segbench.cache import cache_folder
+
+_SOURCES = sorted(Path(__file__).parent.glob("*.c"))
+# What vectorising sums needs of -ffast-math; infinities and nan keep their meaning.
+_FLAGS = (
+    *("-O3", "-std=c11", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast"),
+)
+_TIMEOUT_S = 120
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Loads the compiled kernels, compiling them where that was not done yet on such a processor.
+
+    Returns:
+        The library. Its functions take pointers, see `pointer`.
+
+    Raises:
+        ValueError: If there is no C compiler, or it fails; says what it said.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise ValueError("native kernels need a C compiler: install gcc or clang, or name one by CC")
+    flags = (*_FLAGS, "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
+    key = hashlib.sha256("\0".join([compiler, *flags, _processor_features()]).encode())
+    for source in _SOURCES:
+        key.update(source.read_bytes())
+    path = cache_folder() / "kernels" / f"{key.hexdigest()[:32]}.so"
+    if not path.exists():
+        _compile([compiler, *flags], path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be loaded ({error}): remove it, it is then compiled anew") from None
+
+
+@cache
+def available() -> bool:
+    """Tells whether `library` can be had; says why not, once, in the log."""
+    try:
+        library()
+    except (ValueError, OSError) as error:
+        logging.getLogger(__name__).info("kernels of torch take the place of native ones: %s", error)
+        return False
+    return True
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Hands a tensor to C.
+
+    Args:
+        tensor: On the CPU and contiguous; must outlive the call. None becomes a null pointer.
+
+    Returns:
+        Its first byte.
+
+    Raises:
+        ValueError: If C could not read it.
+    """
+    if tensor is None:
+        return ctypes.c_void_p(None)
+    if tensor.device.type != "cpu" or not tensor.is_contiguous():
+        raise ValueError(f"native kernels take contiguous tensors on the CPU, not {tensor.device}")
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def in_parallel(work: Callable[[int], Any], parts: int) -> list[Any]:
+    """Calls a function that spends its time in C once for each part, on as many threads as torch has.
+
+    Args:
+        work: Called with 0 to `parts` − 1; what it computes must not depend on which part runs first.
+        parts: How many.
+
+    Returns:
+        What the calls returned, in order.
+    """
+    threads = min(parts, torch.get_num_threads())
+    if threads <= 1:
+        return [work(part) for part in range(parts)]
+    return list(_pool(os.getpid(), threads).map(work, range(parts)))
+
+
+@cache
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 (the key)
+    """Keeps threads waiting; those of a parent do not live on in a forked process."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="segbench-kernel")
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # two processes may do this at once
+        draft = Path(folder, path.name)
+        arguments: Iterable[str] = [*command, *map(str, _SOURCES), "-o", str(draft), "-lm"]
+        try:
+            subprocess.run(list(arguments), check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        except subprocess.CalledProcessError as error:
+            raise ValueError(
+                f"{command[0]} does not compile the native kernels: {error.stderr[-500:]}"
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"{command[0]} took more than {_TIMEOUT_S} s for the native kernels") from None
+        draft.replace(path)
+
+
+def _processor_features() -> str:
+    """Lists what the processor can do: a cluster's machines share a home, and not one kind of processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join(sorted(set(named))) or platform.processor()
