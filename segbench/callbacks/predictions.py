@@ -23,6 +23,21 @@ class PredictionFiles(L.Callback):
         """
         self.ids = ids
 
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Looks whether each image has a file of its own.
+
+        Raises:
+            ValueError: If two would have the same.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        names: dict[str, str] = {}
+        for pair in data.dataset("predict").pairs if isinstance(data, SegmentationDataModule) else ():
+            file = pictures.file_name(pair.name)
+            if names.setdefault(file, pair.name) != pair.name:
+                raise ValueError(
+                    f"images '{names[file]}' and '{pair.name}' would both become {file}.png: rename one"
+                )
+
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,

@@ -1,8 +1,9 @@
 """`segbench doctor`: reads a dataset once and names what is wrong with it, with the YAML that mends it."""
 
 import argparse
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,12 @@ def run(args: list[str]) -> None:
     parser = ArgumentParser(prog="segbench doctor", exit_on_error=False, description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML as for fit; several, the last one wins.")
     parser.add_subclass_arguments(SegmentationDataModule, "data", required=True, help="The dataset.")
-    parser.add_function_arguments(doctor, skip={"data", "given"})
+    parser.add_function_arguments(doctor, skip={"data", "given", "typed"})
     config = parser.parse_args(_data_alone(args))
     given = config.data.as_dict().get("init_args", {})
     built = parser.instantiate(config)
-    doctor(built.data, given, built.out, built.fix, built.num_workers)
+    typed = {found[1] for word in args if (found := re.match(r"--data(?:\.init_args)?\.(\w+)", word))}
+    doctor(built.data, given, built.out, built.fix, built.num_workers, typed)
 
 
 def doctor(
@@ -50,6 +52,7 @@ def doctor(
     out: Path | None = None,
     fix: Path | None = None,
     num_workers: int | None = None,
+    typed: Collection[str] = (),
 ) -> None:
     """Reads every image and mask once and prints what is wrong, and what the data are like.
 
@@ -59,6 +62,7 @@ def doctor(
         out: Folder for classes.png and sizes.png.
         fix: YAML file for the remedies of all errors and warnings in one, to be given as a further --config.
         num_workers: Files read at the same time; by default as many as there are free processors.
+        typed: Options of the dataset that stand on the command line itself.
 
     Raises:
         SystemExit: With status 1 if training on these data would be wrong.
@@ -88,11 +92,15 @@ def doctor(
     if out is not None:
         _draw(out, data, diagnosis)
         console.print(f"{out / 'classes.png'} and {out / 'sizes.png'} show the same", markup=False)
-    overlay = remedy((f for f in diagnosis.findings if f.level != "note"), given, accepted)
+    overlay = remedy((f for f in diagnosis.findings if f.level != "note"), given, accepted) or {}
     if fix is not None and overlay:
         fix.parent.mkdir(parents=True, exist_ok=True)
         fix.write_text(as_yaml(overlay), encoding="utf-8")
         console.print(f"{fix} mends this: give it as a further --config, to doctor first", markup=False)
+        beaten = [name for name in overlay["data"]["init_args"] if name in typed]
+        if beaten:
+            options = ", ".join(f"--data.init_args.{name}" for name in beaten)
+            console.print(f"and leave {options} out of the command line, which would win over it", markup=False)
     levels = Counter(finding.level for finding in diagnosis.findings)
     counted = ", ".join(f"{levels[level]} {level}{'s' if levels[level] != 1 else ''}" for level in LEVELS)
     console.print(f"{len(diagnosis.records)} images read: {counted}", markup=False)
@@ -142,7 +150,8 @@ def _print_finding(
         console.print("  mended by", markup=False)
         console.print("".join(f"    {line}\n" for line in as_yaml(overlay).splitlines()), markup=False, end="")
     if finding.advice:
-        console.print(f"  {finding.advice}", markup=False)
+        advice = finding.advice if overlay else finding.advice.removeprefix("or ")
+        console.print(f"  {advice}", markup=False)
     console.print()
 
 

@@ -1,10 +1,11 @@
 """The contract of a dataset: a spec, a layout, and the data module that turns them into batches."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import lightning as L
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
+from segbench.data.files import SUFFIXES, composed
 from segbench.data.first_batches import FirstBatches
 from segbench.data.sampling import TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
@@ -141,16 +143,18 @@ class SegmentationDataModule(L.LightningDataModule):
             ValueError: If the split is empty, or `exclude` names what is no image.
         """
         pairs = self.layout.pairs(self.root, split)
-        left_out = {self.root / image: image for image in self.exclude}
-        masks = {pair.label for pair in pairs} - {pair.image for pair in pairs}
-        wrong = [image for path, image in left_out.items() if path in masks or not path.is_file()]
+        if not self.exclude:
+            return pairs
+        left_out = {_comparable(self.root / image): image for image in self.exclude}
+        foreign = left_out.keys() - {_comparable(pair.image) for pair in pairs}
+        wrong = [left_out[path] for path in sorted(foreign - self._pictures())] if foreign else []
         if wrong:
             example = os.path.relpath(pairs[0].image, self.root)
             raise ValueError(
                 f"exclude: {wrong[0]} and {len(wrong) - 1} others are no images: write paths below {self.root},"
                 f" as in {example}"
             )
-        return [pair for pair in pairs if pair.image not in left_out]
+        return [pair for pair in pairs if _comparable(pair.image) not in left_out]
 
     def listed(self) -> dict[Split, list[str]]:
         """Names the images of every split that was asked for so far."""
@@ -233,6 +237,22 @@ class SegmentationDataModule(L.LightningDataModule):
             self._first_batches.look(batch)
         return batch
 
+    def _pictures(self) -> set[str]:
+        """Finds what may be left out: the images of all splits, and pictures that take no part as it is."""
+        images, masks = set[str](), set[str]()
+        for split in get_args(Split):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said when the split itself is asked for
+                try:
+                    pairs = self.layout.pairs(self.root, split)
+                except (FileNotFoundError, ValueError):
+                    continue
+            images |= {_comparable(pair.image) for pair in pairs}
+            masks |= {_comparable(pair.label) for pair in pairs if pair.label is not None}
+        named = (self.root / image for image in self.exclude)
+        idle = {_comparable(path) for path in named if path.is_file() and path.suffix.lower() in SUFFIXES}
+        return images | (idle - masks)
+
     def _eval_loader(self, split: Split) -> DataLoader[Item]:
         dataset = self.dataset(split)
         rank, world_size = self._place()
@@ -292,6 +312,11 @@ def default_num_workers(num_devices: int = 1) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # respects the share a cluster grants; not on macOS
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(8, processors // max(1, num_devices) - 1))
+
+
+def _comparable(path: Path) -> str:
+    """Writes a path in the one form in which it can be compared."""
+    return composed(os.path.normpath(path))
 
 
 def _start_worker(_: int) -> None:

@@ -1,7 +1,7 @@
 """Classes of somebody's own masks: which id or colour means which class, what is merged, what is ignored."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,10 +61,12 @@ def read_table(lines: Sequence[str], palette: Sequence[Color] | None = None) -> 
     for line in lines:
         if line.startswith("#"):
             raise ValueError(f"classes: '{line}' begins with '#', but a line is a class: take comments out")
-        if re.search(r"[^\s\d,].*,\s*\d", line):
+        if re.search(r"[^\s\d,].*(,\s*\d|\s\d+\s+\d+\s+\d+$)", line):
             raise ValueError(
                 f"classes: '{line}' has numbers behind the name: write 'R G B name', as in '128 64 128 road'"
             )
+        if re.match(r"\d+\s*[:;=.)]\s*[^\s\d]", line):
+            raise ValueError(f"classes: '{line}' has a sign behind the id: write 'id name', as in '7 road'")
         found = _LINE.fullmatch(line)
         numbers.append([int(number) for number in re.findall(r"\d+", found[1])] if found else [])
         names.append(found[2] if found else line)
@@ -99,6 +101,7 @@ def training_spec(
     merge: Mapping[str, Sequence[str]],
     ignore: Sequence[str | int],
     ignore_index: int = 255,
+    taken: Collection[int] = (),
 ) -> tuple[DatasetSpec, dict[Color, int]]:
     """Numbers the classes that are left once some were merged and others ignored.
 
@@ -107,6 +110,7 @@ def training_spec(
         merge: Names of old classes for a new one, which takes the place and colour of the first of them.
         ignore: Names, ids or colours `R G B` that mean no class; ids and colours need not be in the table.
         ignore_index: Training id of pixels without a class.
+        taken: Ids that will mean something else yet, by `remap`.
 
     Returns:
         The spec, and the file id of each colour that means one thing only.
@@ -138,7 +142,7 @@ def training_spec(
         if remap[colors.setdefault(entry.color, entry.file_id)] != remap[entry.file_id]:
             ambiguous.add(entry.color)
     # An ignored colour needs an id that no entry has; the highest is the least likely in a mask of ids.
-    used = {entry.file_id for entry in table}
+    used = {entry.file_id for entry in table} | set(taken)
     nothing = next(i for i in (ignore_index, *reversed(range(FILE_IDS))) if i not in used)
     if ignored_colors:
         remap[nothing] = ignore_index

@@ -24,6 +24,12 @@ def is_colored(path: Path) -> bool:
         return False
 
 
+def count_transparent(path: Path) -> int:
+    """Counts the pixels of a coloured mask through which something else would show, if only in part."""
+    with Image.open(path) as image:
+        return int(np.count_nonzero(np.asarray(image.getchannel("A")) < 255)) if image.mode == "RGBA" else 0
+
+
 def ids_of_colors(picture: NDArray[np.uint8], colors: Mapping[Color, int]) -> NDArray[np.integer]:
     """Looks up the id of each pixel's colour.
 

@@ -82,7 +82,9 @@ class FolderDataModule(SegmentationDataModule):
             ValueError: If options contradict each other or the data.
         """
         lines = read_lines(Path(root).expanduser(), classes) if isinstance(classes, str) else classes
-        self.spec, colors = training_spec(read_table(lines, palette), merge or {}, ignore or [], ignore_index)
+        self.spec, colors = training_spec(
+            read_table(lines, palette), merge or {}, ignore or [], ignore_index, remap or {}
+        )
         parallel = FolderLayout(
             _as_tuple(images),
             _as_tuple(masks),

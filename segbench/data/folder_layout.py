@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.color_masks import ids_of_colors, is_colored
+from segbench.data.color_masks import count_transparent, ids_of_colors, is_colored
 from segbench.data.files import list_files, read_image
 from segbench.data.spec import Color, Layout, Pair, Split, read_pair
 
@@ -104,6 +104,12 @@ class FolderLayout(Layout):
         if pair.label is None or not self.colors or not is_colored(pair.label):
             return read_pair(pair)
         picture = read_image(pair.label)
+        unseen = count_transparent(pair.label)
+        if unseen:
+            raise ValueError(
+                f"{pair.label}: {unseen} pixels are transparent, which leaves their class open: fill them with"
+                " the colour of their class, or one that ignore names, and save without transparency"
+            )
         try:
             mask = ids_of_colors(picture, self.colors)
         except ValueError as error:
@@ -113,7 +119,7 @@ class FolderLayout(Layout):
     def _folders(self, root: Path, split: Split) -> tuple[Path, Path]:
         name = self.splits.get(split, split)
         candidates = [
-            (root / image.format(split=name), root / mask.format(split=name))
+            (root / fill(image, name), root / fill(mask, name))
             for image, mask in zip(self.images, self.masks, strict=True)
         ]
         for images, masks in candidates:
@@ -132,3 +138,8 @@ class FolderLayout(Layout):
             for name, path in list_files(folder).items()
             if name.endswith(suffix) and not (other_suffix and name.endswith(other_suffix))
         }
+
+
+def fill(template: str, name: str) -> str:
+    """Puts the name of a split's folder into a template; without a name `{split}/images` is `images`."""
+    return template.format(split=name) if name else template.replace("{split}/", "").format(split="")

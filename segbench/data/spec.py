@@ -65,6 +65,19 @@ class DatasetSpec:
         """Smallest type that holds every training id."""
         return np.uint8 if self.ignore_index < 256 else np.uint16
 
+    @property
+    def class_ids(self) -> list[int]:
+        """Ids of label files that mean a class."""
+        return [int(i) for i in np.flatnonzero((self._labels >= 0) & (self._labels != self.ignore_index))]
+
+    @property
+    def described_ids(self) -> str:
+        """Writes the same for messages."""
+        ids = self.class_ids
+        if ids == list(range(self.num_classes)):
+            return f"0..{self.num_classes - 1}"
+        return ", ".join(map(str, ids[:8])) + (", …" if len(ids) > 8 else "")
+
     @cached_property
     def _labels(self) -> NDArray[np.int32]:
         """Training id of every file id, −1 where there is none."""
@@ -126,7 +139,7 @@ class DatasetSpec:
     def _complain(self, unknown: Sequence[int]) -> str:
         remedy = {**(self.remap if len(self.remap) < 32 else {}), **dict.fromkeys(unknown, self.ignore_index)}
         shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
-        line = f"label {shown} with {self.num_classes} classes (0..{self.num_classes - 1})"
+        line = f"label {shown} with {self.num_classes} classes ({self.described_ids})"
         if len(unknown) > 32 or not 0 <= unknown[0] <= unknown[-1] < FILE_IDS:
             return f"{line}: these look like grey values, not class ids; save one class id per pixel"
         return f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"

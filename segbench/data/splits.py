@@ -13,6 +13,13 @@ from segbench.data.files import SUFFIXES, read_text
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.spec import Layout, Pair, Split
 
+OTHER_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("training", "Train", "trainset"),
+    "val": ("validation", "valid", "dev", "Val"),
+    "test": ("testing", "Test", "testset"),
+}
+"""What else the folders of splits are called."""
+
 
 def draw(name: str, salt: str = "") -> float:
     """Computes a name's random number in [0, 1): the same on any machine, whatever else is in the folder."""
@@ -103,13 +110,24 @@ class DrawnSplits(Layout):
 
     def _refuse_folders(self, root: Path) -> None:
         for template in self.files.images:
-            folders = dict.fromkeys(template.format(split=split) for split in ("train", "val", "test"))
-            there = [folder for folder in folders if (root / folder).is_dir()]
-            if len(folders) > 1 and len(there) > 1:
-                raise ValueError(
-                    f"splits={dict(self.shares)} would draw from {' and '.join(there)} of {root} together: take"
-                    " splits out of the configuration, or the images out of these folders"
-                )
+            pattern = template if "{split}" in template else f"{template}/{{split}}"
+            there: dict[Split, str] = {}
+            for split, others in OTHER_NAMES.items():
+                for name in (split, *others):
+                    if (root / pattern.format(split=name)).is_dir():
+                        there.setdefault(split, name)
+            if len(there) < 2:
+                continue
+            folders = " and ".join(pattern.format(split=name) for name in there.values())
+            remedy = "take splits out of the configuration"
+            if any(split != name for split, name in there.items()):
+                remedy = f"let splits be {there}"
+            if pattern != template:
+                remedy += f" and images {pattern}"
+            raise ValueError(
+                f"splits={dict(self.shares)} would draw from {folders} of {root} together: {remedy}, or take"
+                " the images out of these folders"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from segbench.doctor.id_faults import id_findings
 from segbench.doctor.layout_faults import list_pairs
 from segbench.doctor.split_faults import class_findings, split_findings
 
-Jobs = Sequence[tuple[Layout, Path, Split, Pair]]
+Job = tuple[Layout, Path, Split, Pair]
 Progress = Callable[[Iterable[Record], int], Iterable[Record]]
 
 
@@ -55,11 +55,17 @@ def visit(
         raise FileNotFoundError(f"no folder {data.root}: give the dataset's by --data.init_args.root DIR")
     accepted = options_of(data)
     pairs, findings = list_pairs(data, accepted)
-    jobs: Jobs = [(data.layout, data.root, split, pair) for split in pairs for pair in pairs[split]]
+    # Where two splits show the same files, those of the first are read.
+    jobs: dict[Pair, Job] = {}
+    for split in pairs:
+        for pair in pairs[split]:
+            jobs.setdefault(pair, (data.layout, data.root, split, pair))
     # Threads: decoders and hashes run without the interpreter's lock, and nothing needs to be sent.
     with warnings.catch_warnings(), ThreadPoolExecutor(num_workers or default_num_workers()) as pool:
         warnings.simplefilter("ignore")  # Pillow's, on files that the records speak of anyway
-        records = list(progress(pool.map(lambda job: examine(*job), jobs), len(jobs)))
+        read = progress(pool.map(lambda job: examine(*job), jobs.values()), len(jobs))
+        record_of = dict(zip(jobs, read, strict=True))
+    records = [record_of[pair]._replace(split=split) for split in pairs for pair in pairs[split]]
     findings += diagnose(records, data.spec, accepted, data.eval_batch_size)
     if any(finding.name == "names differ" for finding in findings):  # nothing is missing, then
         missing = {"missing mask", "masks without image"}

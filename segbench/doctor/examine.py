@@ -12,7 +12,15 @@ from PIL import Image
 from segbench.data.files import read_image
 from segbench.data.spec import Color, Layout, Pair, Split
 
-Fault = Literal["missing mask", "damaged image", "damaged mask", "JPEG mask", "colour mask", "unreadable"]
+Fault = Literal[
+    "missing mask",
+    "damaged image",
+    "damaged mask",
+    "JPEG mask",
+    "transparent mask",
+    "colour mask",
+    "unreadable",
+]
 
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 5 to 8 swap width and height
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
@@ -120,9 +128,12 @@ def _explain(record: Record, pair: Pair, reason: str) -> Record:
         with Image.open(pair.label) as mask:
             mask.load()
             size, mode = mask.size, mask.mode
+            see_through = mode == "RGBA" and mask.getchannel("A").getextrema()[0] != 255
             colors = np.asarray(mask.convert("RGB")) if mode != "F" else np.empty((0, 0, 3), np.uint8)
     except Exception:  # as above
         return record._replace(fault="damaged mask")
+    if see_through:
+        return record._replace(fault="transparent mask")
     if mode in {"1", "L", "P", "I", "I;16"}:
         return record
     return record._replace(fault="colour mask", label_size=size, colors=_count_colors(colors))

@@ -15,6 +15,10 @@ _UNREADABLE: dict[Fault, tuple[str, str]] = {
         "the masks of {} are JPEG, which changes class ids",
         "or make PNG masks from the original annotation; renaming or converting the JPEGs does not undo it",
     ),
+    "transparent mask": (
+        "the masks of {} have transparent pixels, which leaves their class open",
+        "or fill them with the colour of their class, or one that ignore names, and save without transparency",
+    ),
     "unreadable": ("{} cannot be read", ""),
 }
 

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from segbench.data.ade20k import ADE20K_SPEC
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
 from segbench.data.spec import DatasetSpec
 from segbench.doctor.examine import Record
 from segbench.doctor.finding import Finding, Level, count
 
 _GREY_VALUES = 32  # more unknown ids than this are no ids at all
+_CONVERT = "convert these to the ids of the others; remap means the same in all files"
 
 
 def training_ids(ids: Mapping[int, int], spec: DatasetSpec) -> dict[int, int]:
@@ -48,19 +50,23 @@ def id_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
     present = sorted(pixels)
     meant = training_ids(pixels, spec)
     unknown = [i for i in present if i not in meant]
+    # A table, merge or remap that gives ids another meaning than their own may be wrong itself.
+    count_up = all(label == i or (i == 0 and label == spec.ignore_index) for i, label in meant.items())
     rules = (
         _one_class(present, spec),
-        _mixed(records, meant, spec),
+        _mixed_binary(records, meant, spec),
+        _mixed_cityscapes(records, spec),
+        _mixed_shift(records, present, spec),
         _converted(present, unknown, spec),
         _expanded_palette(present, unknown, spec),
         _palette_order(records, meant, spec),
         _cityscapes(present, meant, spec),
         _binary(present, meant, spec),
         _other_ignore_index(unknown, spec),
-        _one_based(present, unknown, spec),
-        _spread(present, unknown, spec),
-        _one_too_many(unknown, spec),
-        _out_of_range(present, unknown, spec),
+        _one_based(present, unknown, spec) if count_up else None,
+        _spread(present, unknown, spec) if count_up else None,
+        _one_too_many(unknown, spec) if count_up else None,
+        _out_of_range(present, unknown, spec, count_up),
     )
     for finding in rules:
         if finding is not None:
@@ -84,11 +90,15 @@ def _palette_order(records: Sequence[Record], meant: Mapping[int, int], spec: Da
     remap = {i: classes[color] for i, color in sorted(named.items()) if meant.get(i) != classes[color]}
     if not remap:
         return None
+    others = [record for record in records if record.ids and not record.palette]
     i, label = next(iter(remap.items()))
     text = (
         f"the palettes of {count(len(coloured), len(records), 'mask')} have the colours of the classes in"
         f" another order: index {i} is {spec.classes[label]} by its colour"
     )
+    if others:  # grey, or painted: remap would change their meaning as well
+        advice = f"remap {remap} reads them, but not the other {len(others)} masks: save all in one way"
+        return Finding("error", "palette order", text, [r.label or r.image for r in coloured], advice=advice)
     return Finding("error", "palette order", text, options={"remap": remap})
 
 
@@ -103,36 +113,72 @@ def _one_class(present: Sequence[int], spec: DatasetSpec) -> Finding | None:
     return Finding("error", "one class", text, advice=f"name two classes (background, {name}){remap}")
 
 
-def _mixed(records: Sequence[Record], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
-    """Finds files that follow another convention than the rest; no option reads both."""
-    official = [name.lower() for name in spec.classes] == list(CITYSCAPES_SPEC.classes)
-    if official and any(19 <= i <= 33 for record in records for i in record.ids):
-        odd = [r for r in records if 255 in r.ids and len(r.ids) > 3 and max(r.ids.keys() - {255}) < 19]
-        means = "trainIds 0..18 and 255, but others labelIds 0..33"
-    elif spec.num_classes == 2 and meant.get(255) == spec.ignore_index:
-        white, one = ([r for r in records if i in r.ids] for i in (255, 1))
-        if not white or not one or any(1 in r.ids for r in white):
-            return None
-        odd, means = white, "0 and 255, but others 0 and 1"
-        if len(one) < len(white):
-            odd, means = one, "0 and 1, but others 0 and 255"
-    else:
+def _mixed_binary(records: Sequence[Record], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
+    """Finds files of 0 and 255 among files of 0 and 1."""
+    white, one = ([r for r in records if i in r.ids] for i in (255, 1))
+    if spec.num_classes != 2 or meant.get(255) != spec.ignore_index:
         return None
+    if not white or not one or any(1 in r.ids for r in white):
+        return None
+    odd, means = white, "0 and 255, but others 0 and 1"
+    if len(one) < len(white):
+        odd, means = one, "0 and 1, but others 0 and 255"
+    level: Level = "error" if len(odd) > 0.1 * len(records) else "warning"
+    return _mixed(level, odd, records, means, f"{_CONVERT}, and if 255 is no class, all is well")
+
+
+def _mixed_cityscapes(records: Sequence[Record], spec: DatasetSpec) -> Finding | None:
+    """Finds trainIds among the labelIds of Cityscapes."""
+    is_other = [name.lower() for name in spec.classes] != list(CITYSCAPES_SPEC.classes)
+    if is_other or not any(19 <= i <= 33 for record in records for i in record.ids):
+        return None
+    low = [r for r in records if len(r.ids) > 3 and max(r.ids.keys() - {255}) < 19]
+    void = [r for r in low if 255 in r.ids]
+    if void:
+        return _mixed("error", void, records, "trainIds 0..18 and 255, but others labelIds 0..33", _CONVERT)
+    # Hardly a street has no tree, sky, person or car, of ids above 18; labels turned back have no 1 to 6.
+    low = [r for r in low if r.ids.keys() & set(range(1, 7))]
+    advice = f"if they are trainIds, {_CONVERT}"
+    return _mixed("warning", low, records, "no id above 18, as trainIds do, but others labelIds 0..33", advice)
+
+
+def _mixed_shift(records: Sequence[Record], present: Sequence[int], spec: DatasetSpec) -> Finding | None:
+    """Finds masks that were shifted to training ids among others that were not."""
+    n, void = spec.num_classes, spec.ignore_index
+    if dict(spec.remap) != _shift(spec) or not {0, n, void} <= set(present):
+        return None
+    odd = [r for r in records if void in r.ids]
+    if any(n in r.ids for r in odd):  # 255 is one of the ids that stand beside 1..N
+        return None
+    official = spec.classes == ADE20K_SPEC.classes  # whose files have no 255
+    advice = f"if they hold 0..{n - 1} already, {_CONVERT}" + (
+        "" if official else f"; if {void} is no class, all is well"
+    )
+    level: Level = "error" if official else "warning"
+    return _mixed(
+        level, odd, records, f"{void}, as shifted masks do, but others {n}, as the files should", advice
+    )
+
+
+def _mixed(
+    level: Level, odd: Sequence[Record], records: Sequence[Record], means: str, advice: str
+) -> Finding | None:
+    """Says that some files follow another convention than the rest; no option reads both."""
     if not odd:
         return None
     text = f"{count(len(odd), len(records), 'mask')} hold {means}"
-    advice = "convert these to the ids of the others; remap means the same in all files"
-    if not official:
-        advice += ", and if 255 is no class, all is well"
-    level: Level = "error" if official or len(odd) > 0.1 * len(records) else "warning"
     return Finding(level, "mixed ids", text, [r.label or r.image for r in odd], advice=advice)
+
+
+def _shift(spec: DatasetSpec) -> dict[int, int]:
+    """Writes the remap of masks whose classes count from 1."""
+    return {0: spec.ignore_index} | {i: i - 1 for i in range(1, spec.num_classes + 1)}
 
 
 def _converted(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     """Recognises masks that were shifted to training ids, where remap would shift them once more."""
     n, void = spec.num_classes, spec.ignore_index
-    shifted = {0: void} | {i: i - 1 for i in range(1, n + 1)}
-    if unknown or dict(spec.remap) != shifted or void not in present or n in present or 0 not in present:
+    if unknown or dict(spec.remap) != _shift(spec) or void not in present or n in present or 0 not in present:
         return None
     text = f"masks hold {void} and never {n}, though remap takes 0 for no class and lowers the others"
     advice = (
@@ -184,7 +230,7 @@ def _cityscapes(present: Sequence[int], meant: Mapping[int, int], spec: DatasetS
 
 
 def _binary(present: Sequence[int], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
-    if spec.num_classes != 2 or list(present) != [0, 255] or meant.get(255) == 1:
+    if spec.num_classes != 2 or list(present) != [0, 255] or meant.get(0) != 0 or meant.get(255) == 1:
         return None
     means = "no class" if meant.get(255) == spec.ignore_index else "nothing"
     text = f"masks hold 0 and 255, and 255 means {means}: '{spec.classes[1]}' has no pixel"
@@ -203,7 +249,7 @@ def _one_based(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec
         return None
     n = spec.num_classes
     text = f"masks count the {n} classes from 1 to {n}, not from 0 to {n - 1}: each would be taken for the next"
-    remap = {0: spec.ignore_index} | {i: i - 1 for i in range(1, n + 1)}
+    remap = _shift(spec)
     if not set(range(1, n + 1)) <= set(present):
         advice = f"if so, let remap be {remap}; if {n} is no class, let it be {{{n}: {spec.ignore_index}}}"
         return Finding("error", "ids 1..N", text, advice=advice)
@@ -235,21 +281,28 @@ def _one_too_many(unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     return Finding("error", "ids 0..N", text, advice=advice)
 
 
-def _out_of_range(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
+def _out_of_range(
+    present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec, count_up: bool
+) -> Finding | None:
     if not unknown:
         return None
     n = spec.num_classes
     shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
+    if unknown[0] < 0 and len(unknown) <= _GREY_VALUES:
+        text = f"masks hold {shown}, and ids are never negative"
+        advice = f"write {spec.ignore_index} where there is no class"
+        return Finding("error", "ids out of range", text, advice=advice)
     if len(unknown) > _GREY_VALUES or unknown[0] < 0 or unknown[-1] > 0xFFFF:
         text = f"masks hold {len(present)} different numbers ({shown}): grey values, not the ids of {n} classes"
         advice = "save one class id per pixel; masks resized with interpolation look like this as well"
         return Finding("error", "grey values", text, advice=advice)
-    text = f"masks hold {shown}, but ids of {n} classes go from 0 to {n - 1}"
+    text = f"masks hold {shown}, but the {n} classes have ids {spec.described_ids}"
     advice = (
         "send ids that are classes to their training ids by remap, and those that are none to"
         f" {spec.ignore_index}; or correct the files"
     )
-    return Finding("error", "ids out of range", text, advice=_beside_strays(present, spec) + advice)
+    beside = _beside_strays(present, spec) if count_up else ""
+    return Finding("error", "ids out of range", text, advice=beside + advice)
 
 
 def _beside_strays(present: Sequence[int], spec: DatasetSpec) -> str:
@@ -257,7 +310,7 @@ def _beside_strays(present: Sequence[int], spec: DatasetSpec) -> str:
     n, found = spec.num_classes, set(present)
     spread = [round(i * 255 / (n - 1)) for i in range(n)] if n > 1 else []
     conventions = (
-        (f"ids 1..{n}", {0: spec.ignore_index} | {i: i - 1 for i in range(1, n + 1)}, 0),
+        (f"ids 1..{n}", _shift(spec), 0),
         (
             "ids spread over the grey values" if n > 2 else "0 and 255",
             dict(zip(spread, range(n), strict=False)),

@@ -8,19 +8,16 @@ from itertools import takewhile
 from pathlib import Path
 
 from segbench.data.base import SegmentationDataModule
+from segbench.data.cityscapes import CityscapesLayout, LabelFiles
 from segbench.data.files import list_files
 from segbench.data.folder import FolderLayout
 from segbench.data.spec import Layout, Pair, Split
+from segbench.data.splits import OTHER_NAMES
 from segbench.doctor.examine import below
 from segbench.doctor.finding import Finding
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-_OTHER_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("training", "Train", "trainset"),
-    "val": ("validation", "valid", "dev", "Val"),
-    "test": ("testing", "Test", "testset"),
-}
 _TRIALS = 4  # mask names that are compared with an image's; each costs a listing of the folder
 
 
@@ -45,7 +42,7 @@ def list_pairs(
                 pairs[split] = data.pairs(split)
             except (FileNotFoundError, ValueError) as error:
                 findings.append(_absent_split(data, split, error, accepted))
-        findings += [Finding("warning", "masks without image", f"{split}: {w.message}") for w in caught]
+        findings += [Finding("warning", _title(w.message), str(w.message)) for w in caught]
         if split in pairs and all(pair.label is None for pair in pairs[split]):
             findings += _other_suffix(data, split, pairs[split])
     once: dict[tuple[str, str], Finding] = {}
@@ -54,11 +51,16 @@ def list_pairs(
     return pairs, list(once.values())
 
 
+def _title(message: Warning | str) -> str:
+    """Names what a layout warns of: of masks, or of names in a list."""
+    return "masks without image" if "masks have no image" in str(message) else "listed in vain"
+
+
 def _absent_split(
     data: SegmentationDataModule, split: Split, error: Exception, accepted: Container[str]
 ) -> Finding:
     if isinstance(data.layout, FolderLayout):
-        for name in _OTHER_NAMES[split]:
+        for name in OTHER_NAMES[split]:
             layout = replace(data.layout, splits={**data.layout.splits, split: name})
             if _labelled(layout, data.root, split):
                 text = f"the folder of split '{split}' is called '{name}'"
@@ -83,6 +85,8 @@ def _has_folders(layout: FolderLayout, root: Path, split: Split) -> bool:
 
 def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pair]) -> list[Finding]:
     """Finds what mask names have after the part they share with the image names."""
+    if isinstance(data.layout, CityscapesLayout):
+        return _other_labels(data.layout, data.root, split)
     if not isinstance(data.layout, FolderLayout):
         return []
     name = pairs[0].name + data.layout.image_suffix
@@ -96,6 +100,15 @@ def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pa
             changed = {key: value for key, value in options.items() if value != getattr(data.layout, key)}
             return [Finding("error", "names differ", text, [below(data.root, pairs[0].image)], changed)]
     return []
+
+
+def _other_labels(layout: CityscapesLayout, root: Path, split: Split) -> list[Finding]:
+    """Finds labels in the other ids of Cityscapes, under their own names."""
+    other: LabelFiles = "labelTrainIds" if layout.labels == "labelIds" else "labelIds"
+    if not _labelled(replace(layout, labels=other), root, split):
+        return []
+    text = f"there are no masks called {layout.labels}, but {other}"
+    return [Finding("error", "names differ", text, options={"labels": other})]
 
 
 def _masks(layout: FolderLayout, root: Path, split: Split) -> Iterator[str]:

@@ -91,6 +91,26 @@ def test_an_ignored_colour_is_never_a_class(tmp_path, classes):
         labels(folder(tmp_path, [[0, 2]], classes=classes, ignore=["9 9 9"]))
 
 
+def test_an_ignored_colour_stays_so_though_remap_makes_a_class_of_255(tmp_path):
+    table = {"classes": ["255 0 0 sky", "0 255 0 road"], "ignore": ["9 9 9"], "remap": {255: 1}}
+    painted = [[[255, 0, 0], [0, 255, 0], [9, 9, 9]]]
+    assert labels(folder(tmp_path, painted, **table)) == [[0, 1, 255]]
+    assert labels(folder(tmp_path, [[0, 1, 255]], **table)) == [[0, 1, 1]]
+
+
+@pytest.mark.parametrize("alpha", [0, 254])
+def test_transparent_pixels_of_painted_masks_are_refused(tmp_path, alpha):
+    """Below them lies some colour, often that of a class, which nobody sees."""
+    painted = [[[*COLORS[0], 255], [*COLORS[1], alpha], [*COLORS[1], 255]]]
+    with pytest.raises(ValueError, match=r"a\.png: 1 pixels are transparent, .*: fill them with"):
+        labels(folder(tmp_path, painted, palette=COLORS))
+
+
+def test_what_cannot_be_a_label_is_held_against_the_ids_of_the_table(tmp_path):
+    with pytest.raises(ValueError, match=r"label 3 with 2 classes \(1, 2, 4\)"):
+        labels(folder(tmp_path, [[1, 3]], classes=["1 a", "2 b", "4 c"], merge={"ab": ["a", "b"]}))
+
+
 def test_a_table_of_another_encoding_is_named(tmp_path):
     (tmp_path / "classes.txt").write_bytes("straße\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"classes\.txt is not UTF-8: save it as UTF-8"):
@@ -190,6 +210,9 @@ def test_one_colour_for_two_classes_matters_in_painted_masks_only(tmp_path):
         ({"classes": ["1 2 3 a", "b"]}, "must be all 'name', 'id name'"),
         ({"classes": ["1 road", "2 car", "void"]}, "'1 road' has an id and 'void' has none: .*'2-wheeler'"),
         ({"classes": ["name,r,g,b", "road,128,64,128"]}, "'road,128,64,128' has numbers behind .*'R G B name'"),
+        ({"classes": ["road 128 64 128"]}, "'road 128 64 128' has numbers behind the name"),
+        ({"classes": ["1: sky", "2: road"]}, "'1: sky' has a sign behind the id: write 'id name'"),
+        ({"classes": ["1) sky"]}, "has a sign behind the id"),
         ({"classes": ["# mine", "road"]}, "'# mine' begins with '#'.*take comments out"),
         ({"classes": ["7 a", "7 b"]}, "id 7 occurs twice"),
         ({"classes": ["a", "a"]}, "a name occurs twice"),

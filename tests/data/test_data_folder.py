@@ -242,10 +242,22 @@ def test_shares_do_not_pool_the_folders_of_splits(root):
     assert len(module(root, splits={"val": 0.1}).dataset("val")) == 1
 
 
+def test_folders_of_splits_above_images_and_masks_do_not_lead_out_of_the_root(tmp_path):
+    write_pair(tmp_path, "images/a.png", "masks/a.png")
+    templates = {"images": "{split}/images", "masks": "{split}/masks"}
+    for splits in ({"train": "all.txt"}, {"val": 0.1}):
+        (tmp_path / "all.txt").write_text("a\n")
+        data = module(tmp_path, classes=CLASSES, **templates, splits=splits)
+        assert [pair.image for pair in data.dataset("train").pairs] == [tmp_path / "images/a.png"]
+
+
 def test_left_out_images_must_be_there(root):
-    data = module(root, exclude=["images/train/0.png", "images/val/1.png"])
+    (root / "images/val/gone.png").symlink_to(root / "nowhere.png")
+    (root / "other.jpg").touch()  # no image of a split, but it may have been one
+    exclude = ["./images/train/0.png", "images/x/../val/1.png", "images/val/gone.png", "other.jpg"]
+    data = module(root, exclude=exclude)
     assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [2, 1, 1]
-    for wrong in ("train/0.png", "masks/train/0.png"):
+    for wrong in ("train/0.png", "masks/train/0.png", "masks/val/0.png", "classes.txt"):
         message = rf"exclude: {wrong} and 0 others are no images: .* as in images/train/0\.png"
         with pytest.raises(ValueError, match=message) as error:
             module(root, exclude=[wrong]).dataset("train")
@@ -257,6 +269,12 @@ def test_photographs_and_masks_match_whatever_the_form_of_their_accents(tmp_path
     write_pair(tmp_path, f"images/train/{apart}.png", f"masks/train/{composed}.png")
     data = module(tmp_path, classes=CLASSES)
     assert data.dataset("train").pairs[0].name == composed
+    write_pair(tmp_path, "images/train/b.png", "masks/train/b.png")
+    write_pair(tmp_path, "images/val/b.png", "masks/val/b.png")
+    for form in (composed, apart):
+        data = module(tmp_path, classes=CLASSES, exclude=[f"images/train/{form}.png"])
+        assert [pair.name for split in ("train", "val") for pair in data.dataset(split).pairs] == ["b", "b"]
+    data = module(tmp_path, classes=CLASSES)
     assert data.dataset("train").pairs[0].label is not None
 
 

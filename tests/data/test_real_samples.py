@@ -47,6 +47,7 @@ def test_every_sample_is_read_decoded_and_painted(samples, tmp_path):
     dataset, data, read = samples
     assert len(read) == {"ade20k": 3, "cityscapes": 4, "deepfashion": 1}[dataset]
     out = Path(os.environ.get("SEGBENCH_REAL_SAMPLES_OUT") or tmp_path)  # to be looked at
+    out.mkdir(parents=True, exist_ok=True)
     for pair, sample in read:
         assert sample.image.shape[:2] == sample.label.shape
         file_ids = read_mask(pair.label)

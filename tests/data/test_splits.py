@@ -85,6 +85,22 @@ def test_a_run_folder_can_say_which_image_was_where(root):
     assert not FolderDataModule(root, classes=["a"]).layout.own_splits
 
 
+@pytest.mark.parametrize(
+    ("folders", "remedy"),
+    [
+        (("images/training", "images/validation"), "let splits be {'train': 'training', 'val': 'validation'}"),
+        (("photos/train", "photos/val"), "take splits out of the configuration and images photos/{split}"),
+    ],
+)
+def test_shares_do_not_pool_folders_of_splits_whatever_they_are_called(root, folders, remedy):
+    for i, folder in enumerate(folders):
+        add(root, f"../{folder}/{i}")
+    where = {"images": "photos", "masks": "masks"} if "photos" in folders[0] else {}
+    with pytest.raises(ValueError, match=f"{folders[0]} and {folders[1]} of .* together: ") as error:
+        names(root, "train", splits={"val": 0.1}, **where)
+    assert remedy in str(error.value)
+
+
 def test_a_drawn_layout_finds_what_it_places(tmp_path):
     layout = DrawnSplits(
         FolderLayout(splits=dict.fromkeys([*SPLITS, "predict"], "")), {"val": 0.2, "test": 0.2}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from segbench.data.ade20k import ADE20K_SPEC
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
 from segbench.data.spec import DatasetSpec, default_palette
 from segbench.doctor.diagnose import diagnose
@@ -90,6 +91,29 @@ def test_training_ids_among_label_ids_are_named():
     rows = [0, 7, 8, 26], [11, 33], [0, 2, 8, 10, 255]
     found = errors(diagnose(records(*rows), CITYSCAPES_SPEC, OPTIONS))["mixed ids"]
     assert found.files == ["m/2.png"]
+    rows = [0, 7, 8, 26], [11, 33], [0, 2, 8, 10]
+    (found,) = [f for f in diagnose(records(*rows), CITYSCAPES_SPEC, OPTIONS) if f.name == "mixed ids"]
+    assert (found.level, found.files) == ("warning", ["m/2.png"])
+    rows = [0, 7, 8, 26], [11, 33], [0, 7, 8, 11, 17]  # as labels are that were turned back
+    assert "mixed ids" not in {f.name for f in diagnose(records(*rows), CITYSCAPES_SPEC, OPTIONS)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "level"),
+    [
+        (([0, 3, 255], [0, 1, 150]), "error"),
+        (([0, 3], [0, 1, 150]), None),
+        (([0, 3, 150], [0, 1, 150, 255]), None),
+    ],
+)
+def test_shifted_masks_among_others_are_named(rows, level):
+    found = {f.name: f for f in diagnose(records(*rows), ADE20K_SPEC, OPTIONS)}
+    assert ("mixed ids" in found) == (level is not None)
+    if level:
+        assert (found["mixed ids"].level, found["mixed ids"].files) == (level, ["m/0.png"])
+    own = DatasetSpec(tuple("abc"), default_palette(3), remap={0: 255, 1: 0, 2: 1, 3: 2})
+    (mixed,) = [f for f in diagnose(records([0, 1, 255], [0, 3]), own, OPTIONS) if f.name == "mixed ids"]
+    assert mixed.level == "warning"  # 255 may be beside 1..N there
 
 
 def test_one_folder_for_all_splits_is_divided():

@@ -10,8 +10,14 @@ import yaml
 from PIL import Image
 
 from segbench.__main__ import main
+from segbench.data.cityscapes import CityscapesLayout
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
+from segbench.data.deepfashion import DEEPFASHION_SPEC, DeepFashion, DeepFashionLayout
 from segbench.data.folder import FolderDataModule
+from segbench.data.folder_layout import FolderLayout
+from segbench.data.spec import read_pair
+from segbench.data.synthetic import write_synthetic
+from segbench.doctor.diagnose import visit
 
 CLASSES = ["sky", "road", "car"]
 COUNTS = {"train": 5, "val": 3, "test": 2}
@@ -171,6 +177,21 @@ def label_ids(d):
     d.write(CITYSCAPES_SPEC.encode)
 
 
+def transparent_mask(d):
+    """Painted, and in one mask seen through: the colour below would be a class."""
+    d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    colors = np.array(d.options["palette"], np.uint8)
+    d.write(lambda mask: np.dstack([colors[mask], np.full(SIZE, 255, np.uint8)]))
+    d.save(d.mask("val", 1), np.dstack([colors[d.truth["val/1"]], np.full(SIZE, 9, np.uint8)]))
+    d.gone("val/1")
+
+
+def dangling_link(d):
+    d.image("train", 2).unlink()
+    d.image("train", 2).symlink_to(d.root / "nowhere.png")
+    d.gone("train/2")
+
+
 def leak(d):
     """The same pixels in another file."""
     Image.open(d.image("train", 1)).save(d.image("val", 1), compress_level=0)
@@ -234,6 +255,8 @@ PLANTED = [
     (jpeg_mask, "JPEG mask", "masks/train/0.jpg"),
     (float_mask, "RGB masks", "masks/train/0.tif"),
     (rgb_mask, "RGB masks", "masks/train/2.png"),
+    (transparent_mask, "transparent mask", "masks/val/1.png"),
+    (dangling_link, "damaged image", "images/train/2.png"),
     (binary, "0/255 masks", "masks/train/0.png"),
     (one_based, "ids 1..N", "masks/train/0.png"),
     (spread, "spread ids", "masks/train/0.png"),
@@ -465,6 +488,37 @@ def grey_alpha(d):
     d.write(lambda mask: Image.merge("LA", [Image.fromarray(mask), Image.new("L", mask.shape[::-1], 255)]))
 
 
+def half_painted(d):
+    """Palettes in another order: a remap would mend them, and spoil the painted masks."""
+    palette_order(d)
+    colors = np.array(d.options["palette"], np.uint8)
+    for path, mask in d.masks()[::2]:
+        d.save(path, colors[mask])
+
+
+def other_table(d):
+    """Ids 1..3 for three classes, whose table has another id for the last."""
+    d.options["classes"] = ["1 sky", "2 road", "4 car"]
+    one_based(d)
+
+
+def merged_from_one(d):
+    one_based(d)
+    d.options["merge"] = {"way": ["sky", "road"]}
+
+
+def table_from_one(d):
+    """Not evenly spaced greys, though 0, 1, 2 are that as well."""
+    d.options["classes"] = ["1 sky", "2 road", "3 car"]
+
+
+def negative(d):
+    d.mask("train", 0).unlink()
+    mask = d.truth["train/0"].astype(np.int32)
+    mask[0] = -1
+    Image.fromarray(mask).save(d.mask("train", 0).with_suffix(".tif"))
+
+
 def empty_train(d):
     no_splits(d)
     (d.root / "images/train").mkdir()
@@ -485,6 +539,11 @@ def empty_train(d):
         (grey_alpha, "RGB masks", "getchannel(0)"),
         (void_color, "RGB masks", "let ignore be ['1 2 3']"),
         (unknown_color, "RGB masks", "'car' (0 0 255) never occurs, but 9 8 7 does"),
+        (half_painted, "palette order", "not the other 5 masks"),
+        (other_table, "ids out of range", "masks hold 3, but the 3 classes have ids 1, 2, 4"),
+        (merged_from_one, "ids out of range", "masks hold 3, but the 2 classes have ids 0, 1, 2"),
+        (table_from_one, "ids out of range", "masks hold 0, but the 3 classes have ids 1, 2, 3"),
+        (negative, "ids out of range", "write 255 where there is no class"),
         (empty_train, "missing split", ""),
     ],
 )
@@ -497,6 +556,71 @@ def test_what_files_leave_open_is_said_in_words_alone(sound, tmp_path, capsys, p
     assert text in said, said
     assert "mended by" not in said
     assert not fix.exists()
+
+
+def test_masks_that_remap_reads_the_other_way_round_are_no_fault(sound, tmp_path, capsys):
+    binary(sound)
+    sound.options["remap"] = {0: 1, 255: 0}
+    assert doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))[0] == 0
+
+
+def test_options_of_the_command_line_that_would_beat_the_overlay_are_named(sound, tmp_path, capsys):
+    missing_mask(sound)
+    config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
+    typed = "--data.init_args.exclude=[images/train/0.png]"
+    _, said = doctor(capsys, "--config", config, "--fix", fix, typed, "--data.init_args.seed", "1")
+    assert "leave --data.init_args.exclude out of the command line" in said
+    assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
+    assert doctor(capsys, "--config", config, "--config", fix, typed)[0] == 1
+    _, said = doctor(capsys, "--config", config, "--fix", tmp_path / "b.yaml", "--data.init_args.seed", "1")
+    assert "command line" not in said
+
+
+def test_advice_that_stands_alone_begins_with_it(sound, tmp_path, capsys):
+    for path, _ in sound.masks():
+        path.unlink()
+    _, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
+    assert "\n  add the masks\n" in said
+
+
+@pytest.mark.parametrize(("labels", "other"), [("labelIds", "labelTrainIds"), ("labelTrainIds", "labelIds")])
+def test_cityscapes_with_the_other_label_files(tmp_path, capsys, labels, other):
+    root, fix = tmp_path / "twin", tmp_path / "fix.yaml"
+    layout = CityscapesLayout(other)
+    write_synthetic(root, CITYSCAPES_SPEC, layout, {"train": 2, "val": 1}, (32, 64))
+    init_args = {"root": str(root), "num_workers": 0, "labels": labels}
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        yaml.safe_dump({"data": {"class_path": "segbench.data.cityscapes.Cityscapes", "init_args": init_args}})
+    )
+    status, said = doctor(capsys, "--config", config, "--fix", fix)
+    assert status == 1
+    assert f"error  names differ: there are no masks called {labels}, but {other}" in said
+    assert yaml.safe_load(fix.read_text())["data"]["init_args"] == {"labels": other}
+    assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
+
+
+def test_names_that_lists_have_in_vain_are_no_lonely_masks(tmp_path):
+    counts = dict.fromkeys(COUNTS, 2)
+    write_synthetic(tmp_path / "twin", DEEPFASHION_SPEC, DeepFashionLayout(), counts, (32, 32))
+    names = sorted(path.name for path in (tmp_path / "twin/images").iterdir())
+    (tmp_path / "twin/shape_ann").mkdir()
+    for i, split in enumerate(COUNTS):
+        lines = [*names[2 * i : 2 * i + 2], "gone.jpg"] if split == "val" else names[2 * i : 2 * i + 2]
+        (tmp_path / f"twin/shape_ann/{split}_ann_file.txt").write_text("\n".join(lines))
+    warned = [f for f in visit(DeepFashion(tmp_path / "twin"), 1).findings if "left out" in f.text]
+    assert [(finding.level, finding.name) for finding in warned] == [("warning", "listed in vain")]
+    assert "gone" in warned[0].text
+
+
+def test_files_that_two_splits_show_are_read_once(sound, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        FolderLayout, "read", lambda self, pair: read.append(pair.image) or read_pair(pair), raising=True
+    )
+    diagnosis = visit(FolderDataModule(splits={"test": "val"}, **sound.options), num_workers=1)
+    assert len(read) == len(set(read)) == 8
+    assert [record.split for record in diagnosis.records] == ["train"] * 5 + ["val"] * 3 + ["test"] * 3
 
 
 @pytest.mark.parametrize("option", ["--fix", "--out"])
