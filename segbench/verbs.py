@@ -19,7 +19,7 @@ COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
     "synth": "write a synthetic twin of a dataset, in its real layout",
     "doctor": "name what is wrong with a dataset, and the YAML that mends it",
-    "bench": "measure kernels side by side",
+    "bench": "measure kernels and models beside what they replace",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }
 

@@ -1,4 +1,4 @@
-"""Bar charts without a plotting library. Pictures are RGB uint8."""
+"""Bar charts and scatter plots without a plotting library. Pictures are RGB uint8."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ import numpy as np
 from segbench.functional.pictures import Image
 
 _FONT, _SCALE, _LINE = cv2.FONT_HERSHEY_SIMPLEX, 0.42, 18
-_INK, _FRAME = (40, 40, 40), (150, 150, 150)
+_INK, _FRAME, _GRID = (40, 40, 40), (150, 150, 150), (230, 230, 230)
+_HUES = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207))
 
 
 def bar_chart(
@@ -53,3 +54,70 @@ def bar_chart(
             y += _LINE
         y += 6
     return picture
+
+
+def scatter_plot(
+    title: str,
+    axes: tuple[str, str],
+    names: Sequence[str],
+    points: Sequence[tuple[float, float]],
+    size: tuple[int, int] = (480, 640),
+) -> Image:
+    """Draws named points on two linear axes.
+
+    Args:
+        title: Above the plot.
+        axes: What lies on the horizontal and on the vertical axis.
+        names: Beside the points; points of one name share a colour.
+        points: `(x, y)`.
+        size: `(height, width)` of the picture, in pixels.
+
+    Returns:
+        `(height, width, 3)`.
+    """
+    height, width = size
+    left, right, top, bottom = 64, width - 24, 3 * _LINE, height - 3 * _LINE
+    picture = np.full((height, width, 3), 255, np.uint8)
+    cv2.putText(picture, title, (8, _LINE), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    cv2.putText(picture, axes[1], (left, top - 6), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    cv2.putText(picture, axes[0], (left, height - 8), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    ticks = [_ticks([point[axis] for point in points]) for axis in (0, 1)]
+    (x0, x1), (y0, y1) = ((axis[0], axis[-1]) for axis in ticks)
+
+    def place(x: float, y: float) -> tuple[int, int]:
+        across, up = (x - x0) / (x1 - x0), (y - y0) / (y1 - y0)
+        return round(left + across * (right - left)), round(bottom - up * (bottom - top))
+
+    for x in ticks[0]:
+        cv2.line(picture, place(x, y0), place(x, y1), _GRID, 1)
+        cv2.putText(
+            picture, f"{x:g}", (place(x, y0)[0] - 8, bottom + _LINE), _FONT, _SCALE, _INK, 1, cv2.LINE_AA
+        )
+    for y in ticks[1]:
+        cv2.line(picture, place(x0, y), place(x1, y), _GRID, 1)
+        cv2.putText(picture, f"{y:g}", (8, place(x0, y)[1] + 5), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    kinds = list(dict.fromkeys(names))
+    taken: list[tuple[int, int, int]] = []  # x from, x to, y of the names that stand already
+    for name, point in zip(names, points, strict=True):
+        x, y = place(*point)
+        cv2.circle(picture, (x, y), 5, _HUES[kinds.index(name) % len(_HUES)], -1, cv2.LINE_AA)
+        length = cv2.getTextSize(name, _FONT, _SCALE, 1)[0][0]
+        start = x + 9 if x + 9 + length < width else x - 9 - length
+        row = y + 4
+        while any(
+            start < end and begin < start + length and abs(row - other) < 13 for begin, end, other in taken
+        ):
+            row -= 13
+        taken.append((start, start + length, row))
+        cv2.putText(picture, name, (start, row), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    return picture
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Chooses round numbers, four to ten of them, that enclose all values."""
+    low, high = min(values), max(values)
+    spread = high - low or abs(high) or 1.0
+    power = 10.0 ** np.floor(np.log10(spread / 4))
+    step = float(next(power * factor for factor in (10, 5, 2, 1) if spread >= 4 * power * factor))
+    first, last = int(np.floor(low / step)), int(np.ceil(high / step))
+    return [step * index for index in range(first, max(last, first + 1) + 1)]

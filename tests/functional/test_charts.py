@@ -1,6 +1,6 @@
 import numpy as np
 
-from segbench.functional.charts import bar_chart
+from segbench.functional.charts import bar_chart, scatter_plot
 
 
 def bars(picture, color):
@@ -25,3 +25,22 @@ def test_bars_are_as_long_as_their_values():
 def test_nothing_to_show_is_a_title():
     assert bar_chart("shares", ["one"], [[]], [(9, 9, 9)], [[]]).shape[0] > 20
     assert bar_chart("sizes", [], [], [], []).shape[1] == 900
+
+
+def centre(picture, color):
+    return np.argwhere((picture == color).all(axis=2)).mean(axis=0)  # y, x
+
+
+def test_points_lie_where_their_values_say():
+    blue, red, green = ((31, 119, 180), (214, 39, 40), (44, 160, 44))
+    picture = scatter_plot("cost", ("ms", "%"), ["a", "b", "c"], [(0, 10), (50, 20), (100, 40)])
+    first, second, third = (centre(picture, color) for color in (blue, red, green))
+    assert abs((second - first)[1] / (third - first)[1] - 1 / 2) < 0.01
+    assert abs((second - first)[0] / (third - first)[0] - 1 / 3) < 0.01
+    assert third[0] < second[0] < first[0]  # more is further up
+
+
+def test_points_of_one_name_share_a_colour_and_one_point_is_enough():
+    both = scatter_plot("cost", ("ms", "%"), ["a", "a"], [(1, 1), (2, 2)])
+    assert not (both == (214, 39, 40)).all(axis=2).any()
+    assert scatter_plot("cost", ("ms", "%"), ["a"], [(0, 0)], (300, 400)).shape == (300, 400, 3)

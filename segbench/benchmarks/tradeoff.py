@@ -1,0 +1,103 @@
+"""Accuracy of runs against what their models cost."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from segbench.functional.charts import scatter_plot
+from segbench.functional.pictures import Image
+
+
+class Run(NamedTuple):
+    """What a run folder says.
+
+    Attributes:
+        config: Its config.yaml.
+        experiment: Name of the folder of runs of the same experiment.
+        scores: Mean IoU by split, as fractions.
+    """
+
+    config: Path
+    experiment: str
+    scores: dict[str, float]
+
+
+# Section, variant, title and value of every cost that a plot can have.
+COSTS: tuple[tuple[str, str | None, str, Callable[[Any], float]], ...] = (
+    ("evaluation", "segbench", "evaluation of one image, ms", lambda row: 1e3 * row["median_s"]),
+    ("training", "segbench", "training step, ms", lambda row: 1e3 * row["median_s"]),
+    ("size", None, "forward pass of one image, GFLOP", lambda row: row["flops"]["total"] / 1e9),
+)
+
+
+def read_runs(folders: Iterable[Path]) -> dict[str, Run]:
+    """Reads run folders.
+
+    Args:
+        folders: `runs/<experiment>/<run id>`.
+
+    Returns:
+        Runs by `<experiment>/<run id>`.
+
+    Raises:
+        ValueError: If a folder is none of a run that was scored.
+    """
+    runs = {}
+    for folder in folders:
+        place = folder.absolute()
+        try:
+            card = json.loads((place / "run.json").read_text(encoding="utf-8"))
+            scores = {split: float(entry["miou"]) for split, entry in card["scores"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{folder} is no run folder with scores in its run.json ({type(error).__name__}); leave it out"
+            ) from None
+        runs["/".join(place.parts[-2:])] = Run(place / "config.yaml", place.parts[-2], scores)
+    common_split(runs)
+    return runs
+
+
+def common_split(runs: Mapping[str, Run]) -> str:
+    """Finds the split on which all runs were scored.
+
+    Args:
+        runs: By name.
+
+    Returns:
+        "test" if all have that, else "val".
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for split in ("test", "val"):
+        if all(split in run.scores for run in runs.values()):
+            return split
+    told = "; ".join(f"{name}: {', '.join(run.scores) or 'none'}" for name, run in runs.items())
+    raise ValueError(
+        f"no split has scores of all runs ({told}); give the runs of one verb, all fit or all test"
+    )
+
+
+def plot(runs: Mapping[str, Run], sections: Sequence[Mapping[str, Any]]) -> Image | None:
+    """Draws one panel for every cost that was measured.
+
+    Args:
+        runs: By the names of the cases.
+        sections: With `name` and `rows`, as `segbench.benchmarks.report.Report.content` has them.
+
+    Returns:
+        The panels side by side; None if no cost was measured.
+    """
+    split = common_split(runs)
+    panels = []
+    for name, variant, title, value in COSTS:
+        rows = [row for section in sections if section["name"] == name for row in section["rows"]]
+        rows = [row for row in rows if row.get("variant") == variant and "reason" not in row]
+        if rows:
+            points = [(value(row), 100 * runs[row["case"]].scores[split]) for row in rows]
+            names = [runs[row["case"]].experiment for row in rows]
+            panels.append(scatter_plot("Accuracy against cost", (title, f"{split} mIoU, %"), names, points))
+    return np.concatenate(panels, axis=1) if panels else None
