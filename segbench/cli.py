@@ -23,6 +23,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
+from segbench.callbacks.feature_cache import FeatureCache
 from segbench.callbacks.ledger import LedgerFile
 from segbench.callbacks.metrics_csv import MetricsCSV
 from segbench.callbacks.panels import Panels
@@ -186,6 +187,7 @@ class SegbenchCLI(LightningCLI):
         rank_zero_only(write_config)(self.run_folder, self._config_yaml)
         self.trainer_defaults["callbacks"] = [
             StepSeed(),
+            FeatureCache(),
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
             SplitLists(),

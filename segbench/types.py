@@ -57,8 +57,10 @@ class Batch(NamedTuple):
         image: `(B, 3, H, W)` uint8 RGB; the encoder normalises on the device.
         label: `(B, H, W)` uint8 or int64 training ids, `ignore_index` where unlabelled.
         name: One name for each image, unique within its split.
+        maps: `L` maps `(B, C_l, h_l, w_l)` of a frozen encoder, fp16, where they come from a cache; else none.
     """
 
     image: Tensor
     label: Tensor
     name: tuple[str, ...]
+    maps: tuple[Tensor, ...] = ()

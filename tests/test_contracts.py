@@ -101,6 +101,7 @@ def test_encoder_info_is_true_at_any_size(cls, size):
             encoder(image)
         return
     output = encoder(image)
+    assert torch.equal(encoder.normalize(image), output.image)
     height, width = output.image.shape[-2:]
     assert height >= size[0]
     assert width >= size[1]

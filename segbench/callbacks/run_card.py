@@ -17,6 +17,7 @@ import torch
 
 from segbench.atomic import replacing
 from segbench.callbacks.checkpoints import is_best
+from segbench.callbacks.feature_cache import FeatureCache
 from segbench.provenance import commit, processor
 from segbench.tasks.base import Task
 
@@ -75,6 +76,12 @@ class RunCard(L.Callback):
             "scores": before.get("scores", {}),
             "history": before.get("history", []),
         }
+        self._write(trainer)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Notes whether features are cached, which is settled by now."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not look
+        self.card["feature_cache"] = next((c.report for c in callbacks if isinstance(c, FeatureCache)), None)
         self._write(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

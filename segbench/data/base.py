@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.files import SUFFIXES, composed
 from segbench.data.first_batches import FirstBatches
-from segbench.data.sampling import TrainBatches
+from segbench.data.sampling import Draw, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Augment, Transform, plain_transforms, standard_transforms
 from segbench.types import Batch
@@ -207,6 +207,18 @@ class SegmentationDataModule(L.LightningDataModule):
         batches = TrainBatches(
             len(dataset), self.batch_size, self.seed, rank, world_size, batches_done=self._batches_done
         )
+        return self.train_loader(dataset, batches)
+
+    def train_loader(self, dataset: SegmentationDataset, batches: Iterable[list[Draw]]) -> "ResumableLoader":
+        """Loads batches of draws in as many processes as training may have.
+
+        Args:
+            dataset: Answers the draws.
+            batches: In the order in which they come.
+
+        Returns:
+            The loader.
+        """
         num_workers = self._workers()
         return ResumableLoader(
             dataset,

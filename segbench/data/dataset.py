@@ -37,15 +37,21 @@ class Item(NamedTuple):
         image: `(3, H, W)` uint8.
         label: `(H, W)` uint8 or int64.
         name: Unique within the split.
+        maps: `L` maps `(C_l, h_l, w_l)` of a frozen encoder, fp16, where they come from a cache.
     """
 
     image: Tensor
     label: Tensor
     name: str
+    maps: tuple[Tensor, ...] = ()
 
 
 class SegmentationDataset(Dataset[Item]):
-    """Images and labels of one split. Untouched unless `augment` is given."""
+    """Images and labels of one split. Untouched unless `augment` is given.
+
+    Attributes:
+        cached: Answers draws in place of the files, once the feature cache is filled.
+    """
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class SegmentationDataset(Dataset[Item]):
         self.spec = spec
         self.augment = augment
         self.read_files = read_files
+        self.cached: Callable[[Draw], Item] | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -90,7 +97,9 @@ class SegmentationDataset(Dataset[Item]):
             raise ValueError(f"{label_path}: {error}") from None
 
     def __getitem__(self, key: int | Draw) -> Item:
-        index, number = key if isinstance(key, Draw) else (key, key)
+        index, number, _ = key if isinstance(key, Draw) else Draw(key, key)
+        if self.cached is not None and isinstance(key, Draw):
+            return self.cached(key)
         name, image, label = self.read(index)
         if self.augment is not None:
             image, label = self.augment(image, label, number)
@@ -121,4 +130,5 @@ def collate(items: Sequence[Item]) -> Batch:
         torch.stack([item.image for item in items]),  # (B, 3, H, W)
         torch.stack([item.label for item in items]),  # (B, H, W)
         tuple(item.name for item in items),
+        tuple(torch.stack(level) for level in zip(*(item.maps for item in items), strict=True)),  # (B, C, h, w)
     )

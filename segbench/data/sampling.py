@@ -19,10 +19,12 @@ class Draw(NamedTuple):
     Attributes:
         image: Place of the image in the dataset.
         number: Place in the stream; no two draws share it.
+        visit: How often the stream went over all images before.
     """
 
     image: int
     number: int
+    visit: int = 0
 
 
 @lru_cache(maxsize=4)
@@ -52,10 +54,12 @@ def draw_batch(number: int, num_images: int, batch_size: int, seed: int) -> list
     """
     epoch, position = divmod(number, batches_per_epoch(num_images, batch_size))
     order = permutation(num_images, seed, epoch)
-    return [
-        Draw(int(order[(position * batch_size + i) % num_images]), number * batch_size + i)
-        for i in range(batch_size)
-    ]
+    visits_per_epoch = -(-batch_size // num_images)  # more than one where images do not fill a batch
+    draws = []
+    for i in range(batch_size):
+        again, place = divmod(position * batch_size + i, num_images)
+        draws.append(Draw(int(order[place]), number * batch_size + i, epoch * visits_per_epoch + again))
+    return draws
 
 
 def batches_per_epoch(num_images: int, batch_size: int) -> int:

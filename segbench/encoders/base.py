@@ -54,10 +54,12 @@ class Encoder(nn.Module, ABC):
             size of the padded image.
         fixed_size: Whether only images of `img_size` can be encoded. Evaluation then slides a window of that
             size unless told otherwise.
+        frozen: Whether the weights stay as they are: no gradients, evaluation mode even in training.
     """
 
     info: FeatureInfo
     fixed_size: bool = False
+    frozen: bool = False
 
     @abstractmethod
     def forward(self, image: Tensor) -> Features:
@@ -71,6 +73,17 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             ValueError: If the size is fixed and the image has another.
+        """
+
+    @abstractmethod
+    def normalize(self, image: Tensor) -> Tensor:
+        """Makes of a batch what `forward` encodes, and hands on as `Features.image`.
+
+        Args:
+            image: As for `forward`.
+
+        Returns:
+            `(B, 3, H', W')`, normalised, and padded at the bottom and right to whole cells.
         """
 
     @abstractmethod

@@ -82,10 +82,14 @@ class ConvEncoder(Encoder):
             grid=(math.ceil(img_size[0] / strides[-1]), math.ceil(img_size[1] / strides[-1])),
         )
 
+    def normalize(self, image: Tensor) -> Tensor:
+        """Normalises and pads; see the contract."""
+        return pad_to_multiple(image / 255, self.info.strides[-1])  # (B, 3, H', W'); no mean, no deviation
+
     def forward(self, image: Tensor) -> Features:
         """Encodes a batch of any size; see the contract."""
-        image = pad_to_multiple(image / 255, self.info.strides[-1])  # (B, 3, H, W); no mean, no deviation
-        x, maps = image, []
+        x = image = self.normalize(image)
+        maps = []
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
                 x, skip = checkpoint(block, x, use_reentrant=False)

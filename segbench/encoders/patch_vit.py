@@ -138,6 +138,10 @@ class PatchViT(Encoder):
         self.register_buffer("pixel_std", torch.tensor(255.0), persistent=False)
         self.info = FeatureInfo(channels=(feature_dim,), strides=(patch_size,), grid=grid)
 
+    def normalize(self, image: Tensor) -> Tensor:
+        """Normalises and pads; see the contract."""
+        return pad_to_multiple((image - self.pixel_mean) / self.pixel_std, self.patch_size)
+
     def forward(self, image: Tensor) -> Features:
         """Encodes a batch of the one size; see the contract."""
         if tuple(image.shape[-2:]) != self.img_size:
@@ -146,7 +150,7 @@ class PatchViT(Encoder):
                 f"PatchViT was built for images of {height}×{width}, not {image.shape[-2]}×{image.shape[-1]}; "
                 f"set window and stride to [{height}, {width}], and let train_transforms end in that size"
             )
-        image = pad_to_multiple((image - self.pixel_mean) / self.pixel_std, self.patch_size)
+        image = self.normalize(image)
         tokens = self.norm(self.blocks(self.patches(image)))  # (B, N, C)
         codes = self.bottleneck(tokens)  # (B, N·feature_dim)
         features = codes.unflatten(1, (tokens.shape[1], -1))

@@ -89,10 +89,14 @@ class TimmCNN(Encoder):
         """Switches between training and evaluation; a frozen encoder stays in evaluation."""
         return super().train(mode and not self.frozen)
 
+    def normalize(self, image: Tensor) -> Tensor:
+        """Normalises and pads; see the contract."""
+        image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
+        return pad_to_multiple(image, self.info.strides[-1])  # normalised zeros are the mean colour
+
     def forward(self, image: Tensor) -> Features:
         """Encodes a batch of any size; see the contract."""
-        image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
-        image = pad_to_multiple(image, self.info.strides[-1])  # normalised zeros are the mean colour
+        image = self.normalize(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.cnn.forward_intermediates(
                 image, indices=self._levels, output_fmt="NCHW", intermediates_only=True

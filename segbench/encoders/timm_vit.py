@@ -143,10 +143,14 @@ class TimmViT(Encoder):
         """Switches between training and evaluation; a frozen encoder stays in evaluation."""
         return super().train(mode and not self.frozen)
 
+    def normalize(self, image: Tensor) -> Tensor:
+        """Normalises and pads; see the contract."""
+        image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
+        return pad_to_multiple(image, self.patch_size)  # zeros of the normalised image are its mean colour
+
     def forward(self, image: Tensor) -> Features:
         """Encodes a batch of any size; see the contract."""
-        image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
-        image = pad_to_multiple(image, self.patch_size)  # zeros of the normalised image are its mean colour
+        image = self.normalize(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.vit.forward_intermediates(
                 image, indices=self._depths, norm=True, output_fmt="NCHW", intermediates_only=True

@@ -17,6 +17,7 @@ class Task(L.LightningModule, ABC):
         class_names: `K` names.
         palette: `K` RGB colours.
         counts: What evaluation counted, by split (`val`, `test`).
+        cache_features: Views of each training image that training takes from the feature cache; 0 for none.
     """
 
     num_classes: int
@@ -24,6 +25,7 @@ class Task(L.LightningModule, ABC):
     class_names: list[str]
     palette: list[list[int]]
     counts: dict[str, SplitScores]
+    cache_features: int = 0
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:

@@ -22,7 +22,7 @@ from segbench.necks.base import IterativeNeck, Neck
 from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Poly, Schedule
 from segbench.tasks.base import Task
-from segbench.types import Batch, FeatureInfo, Prediction
+from segbench.types import Batch, FeatureInfo, Features, Prediction
 
 
 class SemanticTask(Task):
@@ -50,6 +50,7 @@ class SemanticTask(Task):
         resize: tuple[int, int] | None = None,
         windows_per_batch: int = 4,
         compile: bool = False,  # noqa: A002 (the name torch gives it)
+        cache_features: int = 0,
     ) -> None:
         """Builds the model. What the data module knows (sizes, classes, colours) is filled in by the CLI.
 
@@ -77,6 +78,9 @@ class SemanticTask(Task):
                 labels come out at its own resolution. ADE20K is scored with (2048, 512).
             windows_per_batch: Windows that go through the model together.
             compile: Compile encoder, necks and decoder with torch.compile.
+            cache_features: Let a frozen encoder encode so many views of each training image once, and train on
+                their features from then on; 0 encodes a new view at each step. Changes the protocol, as
+                segbench.callbacks.feature_cache says.
 
         Raises:
             ValueError: If the parts do not fit each other.
@@ -95,6 +99,12 @@ class SemanticTask(Task):
 
         with weights_follow() if from_scratch else nullcontext():
             self.encoder = encoder((img_size[0], img_size[1]))
+        if cache_features < 0 or (cache_features and not self.encoder.frozen):
+            raise ValueError(
+                f"cache_features: {cache_features} views of each image are to be encoded once, which takes a"
+                " number of 0 or more and an encoder that stays as it is: set encoder.init_args.frozen: true"
+            )
+        self.cache_features = cache_features
         info = self.encoder.info
         self.necks = nn.Sequential()
         for build in necks or []:
@@ -152,7 +162,10 @@ class SemanticTask(Task):
         Raises:
             ValueError: If the decoder breaks its contract.
         """
-        features = self.necks(self.encoder(image))
+        return self._predict(self.encoder(image))
+
+    def _predict(self, features: Features) -> tuple[Prediction, tuple[int, int]]:
+        features = self.necks(features)
         prediction = self.decoder(features)
         if not isinstance(prediction, Prediction):
             raise ValueError(
@@ -205,7 +218,7 @@ class SemanticTask(Task):
         Returns:
             `loss`, and for callbacks the detached `prediction` and the `label`, padded like the image.
         """
-        prediction, (height, width) = self(batch.image)
+        prediction, (height, width) = self._predict(self._features(batch))
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
         label = F.pad(batch.label, missing, value=self.ignore_index)  # as padded as the image
         total = torch.zeros((), device=label.device)
@@ -215,6 +228,19 @@ class SemanticTask(Task):
             total = total + loss.weight * value
         self.log("train/loss", total.detach(), prog_bar=True)
         return {"loss": total, "prediction": _detached(prediction), "label": label}
+
+    def _features(self, batch: Batch) -> Features:
+        """Encodes a training batch, or takes what the frozen encoder made of it once."""
+        if not self.cache_features:
+            encoded: Features = self.encoder(batch.image)
+            return encoded
+        if not batch.maps:
+            raise ValueError(
+                "cache_features: the batch comes without features; give the trainer the callback"
+                " segbench.callbacks.feature_cache.FeatureCache, as `segbench fit` does"
+            )
+        image = self.encoder.normalize(batch.image)
+        return Features(image, tuple(level.to(image.dtype) for level in batch.maps))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Scores a batch and returns its labels `(B, H, W)`."""

@@ -47,6 +47,18 @@ def test_few_images_are_repeated_to_fill_a_batch():
     assert {images.count(i) for i in range(3)} == {2, 3}
 
 
+@pytest.mark.parametrize(("num_images", "batch_size"), [(11, 2), (12, 4), (3, 8), (5, 5)])
+def test_visits_count_the_times_an_image_may_have_been_shown(num_images, batch_size):
+    sampler = TrainBatches(num_images, batch_size)
+    seen = {}
+    for batch in take(sampler, 6 * len(sampler)):
+        for draw in batch:
+            assert draw.visit not in seen.setdefault(draw.image, set())  # never one visit twice
+            seen[draw.image].add(draw.visit)
+    if batch_size <= num_images:  # a pass is a visit
+        assert {visit for visits in seen.values() for visit in visits} == set(range(6))
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 6])
 @pytest.mark.parametrize("num_images", [40, 5])
 def test_more_processes_see_what_one_sees(world_size, num_images):
