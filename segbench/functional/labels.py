@@ -18,8 +18,9 @@ def split_labels(label: Tensor, num_classes: int, ignore_index: int) -> tuple[Te
     Raises:
         ValueError: If, on the CPU, a label is no class.
     """
-    valid = label != ignore_index
-    known = label.long().where(valid, 0)
+    known = label.long()  # before the comparison: -100 would be 156 in uint8
+    valid = known != ignore_index
+    known = known.where(valid, 0)
     if known.device.type == "cpu" and known.numel():  # elsewhere the look would wait for the device
         for extreme in (int(known.min()), int(known.max())):
             if not 0 <= extreme < num_classes:

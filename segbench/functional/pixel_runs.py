@@ -28,12 +28,15 @@ class Runs(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def sort_into_runs(size: int, out_size: int, length: int, device: torch.device, dtype: torch.dtype) -> Runs:
-    """Sorts the pixels of an axis into runs of equal length.
+def sort_into_runs(
+    size: int, out_size: int, visible: int, length: int, device: torch.device, dtype: torch.dtype
+) -> Runs:
+    """Sorts the first pixels of an axis into runs of equal length.
 
     Args:
         size: Cells along the axis.
         out_size: Pixels along it.
+        visible: How many of them are wanted.
         length: Pixels of a run; more than that between two cells become several runs.
         device: Where the tables are to lie; they are kept, so that later calls copy nothing.
         dtype: Floating type of the shares.
@@ -41,17 +44,17 @@ def sort_into_runs(size: int, out_size: int, length: int, device: torch.device, 
     Returns:
         Runs in the order of their pixels; every pixel is real once.
     """
-    taps = bilinear_taps(size, out_size, dtype=dtype)
-    pixel = torch.arange(out_size)
-    place = (pixel - torch.searchsorted(taps.lower, taps.lower)) % length
+    lower, upper, share = (values[:visible] for values in bilinear_taps(size, out_size, dtype=dtype))
+    pixel = torch.arange(visible)
+    place = (pixel - torch.searchsorted(lower, lower)) % length
     first = pixel[place == 0]
     run = (place == 0).cumsum(0) - 1
 
     def table(values: Tensor) -> Tensor:
         return values.new_zeros(len(first), length).index_put_((run, place), values)
 
-    real = table(torch.ones(out_size, dtype=torch.bool))
-    parts = (taps.lower[first], taps.upper[first], table(pixel), table(taps.weight), real)
+    real = table(torch.ones(visible, dtype=torch.bool))
+    parts = (lower[first], upper[first], table(pixel), table(share), real)
     return Runs(*(part.to(device) for part in parts))
 
 

@@ -8,12 +8,10 @@ does not divide by the sum of weights; the code does, and so does this file.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
-from segbench.functional.labels import split_labels
+from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
 from segbench.losses.base import Loss, register_class_weights
 from segbench.types import Prediction
 
@@ -63,19 +61,15 @@ class ClippedCrossEntropy(Loss):
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the weighted mean; see the contract."""
-        logits, class_weights = prediction.logits, self.class_weights
-        between = boundary_target(label, self.ignore_index)[0] if self.boundary_weight != 1 else None
-
-        def sums(band: Tensor, rows: slice) -> Tensor:
-            known, valid = split_labels(label[:, rows], logits.shape[1], self.ignore_index)  # (B, r, W)
-            weight = valid.to(band.dtype)
-            if class_weights is not None:
-                weight = weight * class_weights.to(band.dtype)[known]
-            if between is not None:
-                weight = weight * torch.where(between[:, rows], self.boundary_weight, 1.0)
-            cost = F.cross_entropy(band, known, reduction="none").clamp(max=self.clip)
-            return torch.stack(((weight * cost).sum(), weight.sum()))
-
-        cost, weight = sum_over_bands(logits, (label.shape[1], label.shape[2]), sums)
-        loss: Tensor = cost / weight.where(weight != 0, 1.0)
-        return loss
+        pixel_weight = None
+        if self.boundary_weight != 1:
+            between = boundary_target(label, self.ignore_index)[0]
+            pixel_weight = torch.where(between, self.boundary_weight, 1.0)  # (B, H, W)
+        return upsample_cross_entropy(
+            prediction.logits,
+            label,
+            ignore_index=self.ignore_index,
+            weight=self.class_weights,
+            clip=self.clip,
+            pixel_weight=pixel_weight,
+        )

@@ -4,16 +4,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
+from segbench.kernels.upsample_cross_entropy import Backend, upsample_cross_entropy
 from segbench.losses.base import Loss, register_class_weights
 from segbench.types import Prediction
 
 
 class CrossEntropy(Loss):
-    """Mean over valid pixels, as `torch.nn.CrossEntropyLoss` and official Segmenter have it.
-
-    MMSegmentation divides by all pixels instead, ignored ones included.
-    """
+    """Mean over valid pixels, as `torch.nn.CrossEntropyLoss` and official Segmenter have it."""
 
     class_weights: Tensor | None
 
@@ -24,7 +21,8 @@ class CrossEntropy(Loss):
         weight: float = 1.0,
         class_weights: list[float] | None = None,
         label_smoothing: float = 0.0,
-        backend: Literal["auto", "plain", "chunked"] = "auto",
+        mean_over: Literal["valid", "all"] = "valid",
+        backend: Backend = "auto",
     ) -> None:
         """Checks the options.
 
@@ -34,6 +32,7 @@ class CrossEntropy(Loss):
             weight: Factor of this loss among the others.
             class_weights: One weight for each class; pixels count with the weight of their class.
             label_smoothing: Share of the target spread evenly over all classes, in [0, 1].
+            mean_over: "all" divides by all pixels, ignored ones included, as MMSegmentation does by default.
             backend: Which implementation of the kernel to use.
 
         Raises:
@@ -47,6 +46,7 @@ class CrossEntropy(Loss):
         self.weight = weight
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
+        self.mean_over = mean_over
         self.backend = backend
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
@@ -57,5 +57,6 @@ class CrossEntropy(Loss):
             ignore_index=self.ignore_index,
             weight=self.class_weights,
             label_smoothing=self.label_smoothing,
+            mean_over=self.mean_over,
             backend=self.backend,
         )
