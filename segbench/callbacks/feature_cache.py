@@ -25,10 +25,10 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from segbench.cache import cache_folder
 from segbench.data.base import Item, SegmentationDataModule, SegmentationDataset
 from segbench.data.dataset import collate
 from segbench.data.feature_store import FeatureStore, gigabytes
-from segbench.data.files import cache_folder
 from segbench.data.sampling import Draw
 from segbench.data.views import package_version, view, view_dataset, view_recipe
 from segbench.tasks.base import Task

@@ -509,18 +509,15 @@ def _tile(num_classes: int, stride: int) -> tuple[int, int, tuple[int, ...], int
 def _axis(size: int, padded: int, out_size: int, length: int, device: torch.device) -> _Axis:
     """Describes an axis of `size` cells upsampled to `padded` pixels, of which the first `out_size` count."""
     cpu = torch.device("cpu")
-    runs = sort_into_runs(size, padded, length, cpu, torch.float32)
-    count = (runs.real & (runs.pixel < out_size)).sum(1)
-    kept = count > 0
-    lower, upper = runs.lower[kept], runs.upper[kept]
-    cell = torch.stack((lower, upper), 1).flatten()
+    runs = sort_into_runs(size, padded, out_size, length, cpu, torch.float32)
+    cell = torch.stack((runs.lower, runs.upper), 1).flatten()
     per_cell = torch.bincount(cell, minlength=size)
     start = torch.cat((per_cell.new_zeros(1), per_cell.cumsum(0)))
-    table = torch.stack((lower, upper, runs.pixel[kept, 0], count[kept]), 1)
+    table = torch.stack((runs.lower, runs.upper, runs.pixel[:, 0], runs.real.sum(1)), 1)
     ends = cell.argsort(stable=True)
     return _Axis(
         table.int().to(device),
-        runs.share[kept].contiguous().to(device),
+        runs.share.contiguous().to(device),
         ends.int().to(device),
         start.int().to(device),
         int(per_cell.max()),
