@@ -66,6 +66,13 @@ def kernels() -> "Bench":
     return Bench(sections())
 
 
+def loading() -> "Bench":
+    """Measures how fast training images are read and augmented, beside the pipelines of others."""
+    from segbench.benchmarks.loading import section
+
+    return Bench([section()])
+
+
 def models(
     experiments: Path = Path("experiments"),
     runs: list[Path] | None = None,
@@ -133,7 +140,7 @@ class Bench:
 
 
 # Each is `segbench bench NAME`; its arguments are options, its docstring their help.
-BENCHES: dict[str, Callable[..., Bench]] = {"kernels": kernels, "models": models}
+BENCHES: dict[str, Callable[..., Bench]] = {"kernels": kernels, "models": models, "loading": loading}
 # Options of several words, which signatures cannot say.
 SEVERAL: dict[str, dict[str, Any]] = {
     "runs": {

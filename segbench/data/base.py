@@ -12,12 +12,13 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from segbench.data.augment import Augmentation, StandardAugment, plain_augment
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.files import SUFFIXES, composed
 from segbench.data.first_batches import FirstBatches
 from segbench.data.sampling import Draw, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
-from segbench.data.transforms import Augment, Transform, plain_transforms, standard_transforms
+from segbench.data.transforms import Transform, Transforms
 from segbench.types import Batch
 
 __all__ = [
@@ -99,7 +100,9 @@ class SegmentationDataModule(L.LightningDataModule):
             self.spec = replace(self.spec, remap={**self.spec.remap, **remap})
         if train_transforms and not augment:
             raise ValueError("augment=false and train_transforms contradict each other: give one of them")
-        self.augment = Augment(train_transforms or self.default_transforms(scale, augment), seed)
+        self.augment: Augmentation = (
+            Transforms(train_transforms, seed) if train_transforms else self.default_augment(scale, augment)
+        )
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
         self._datasets: dict[Split, SegmentationDataset] = {}
         self._first_batches = FirstBatches(self.spec)
@@ -124,10 +127,10 @@ class SegmentationDataModule(L.LightningDataModule):
         """RGB colours in the order of training ids."""
         return [list(color) for color in self.spec.palette]
 
-    def default_transforms(self, scale: tuple[int, int] | None, augment: bool) -> list[Transform]:
-        """Builds the training transforms that hold where none are given."""
-        build = standard_transforms if augment else plain_transforms
-        return build(self.img_size, self.ignore_index, scale)
+    def default_augment(self, scale: tuple[int, int] | None, augment: bool) -> Augmentation:
+        """Builds the augmentation that holds where no `train_transforms` are given."""
+        build = StandardAugment if augment else plain_augment
+        return build(self.img_size, self.ignore_index, scale, self.seed)
 
     def pairs(self, split: Split) -> list[Pair]:
         """Finds the files of a split that are not left out.

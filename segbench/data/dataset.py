@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
+from segbench.data.augment import Augmentation
 from segbench.data.sampling import Draw
 from segbench.data.spec import DatasetSpec, Pair, read_pair
-from segbench.data.transforms import Augment
 from segbench.types import Batch
 
 
@@ -57,7 +57,7 @@ class SegmentationDataset(Dataset[Item]):
         self,
         pairs: Sequence[Pair],
         spec: DatasetSpec,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         read_files: Callable[[Pair], tuple[NDArray[np.uint8], NDArray[np.integer] | None]] = read_pair,
     ) -> None:
         self.pairs = list(pairs)
@@ -103,14 +103,23 @@ class SegmentationDataset(Dataset[Item]):
         name, image, label = self.read(index)
         if self.augment is not None:
             image, label = self.augment(image, label, number)
-        planes = np.empty((3, *image.shape[:2]), np.uint8)
-        cv2.split(image, list(planes))  # a tenth of the time of transposing in NumPy or torch
-        wide = label if label.dtype == np.uint8 else label.astype(np.int64)
-        return Item(torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(wide)), name)
+        return to_item(name, image, label)
+
+
+def to_item(name: str, image: NDArray[np.uint8], label: NDArray[np.integer]) -> Item:
+    """Makes tensors of an image `(H, W, 3)` and its label `(H, W)`.
+
+    Returns:
+        The item; its label is uint8, or int64 where ids need more.
+    """
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))  # a tenth of the time of transposing in NumPy or torch
+    wide = label if label.dtype == np.uint8 else label.astype(np.int64)
+    return Item(torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(wide)), name)
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stacks items to a batch.
+    """Stacks items to a batch; in a worker, straight into the memory that it shares with the trainer.
 
     Returns:
         The batch.
@@ -127,8 +136,8 @@ def collate(items: Sequence[Item]) -> Batch:
                 " eval_batch_size=1 in evaluation; in training, let train_transforms end in a crop and padding"
             )
     return Batch(
-        torch.stack([item.image for item in items]),  # (B, 3, H, W)
-        torch.stack([item.label for item in items]),  # (B, H, W)
+        default_collate([item.image for item in items]),  # (B, 3, H, W)
+        default_collate([item.label for item in items]),  # (B, H, W)
         tuple(item.name for item in items),
         tuple(torch.stack(level) for level in zip(*(item.maps for item in items), strict=True)),  # (B, C, h, w)
     )

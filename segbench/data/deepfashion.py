@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segbench.data.augment import FILL, Augmentation
 from segbench.data.base import SegmentationDataModule
 from segbench.data.files import list_files, read_text, write_image, write_palette_image
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.splits import divide, draw
-from segbench.data.transforms import Transform, VariedCrop
+from segbench.data.transforms import Transforms, VariedCrop
 
 _CLASSES = """
 background, top, outer, skirt, dress, pants, leggings, headwear, eyeglass, neckwear, belt, footwear, bag, hair,
@@ -193,13 +194,14 @@ class DeepFashion(SegmentationDataModule):
     spec = DEEPFASHION_SPEC
     layout = DeepFashionLayout()
 
-    def default_transforms(self, scale: tuple[int, int] | None, augment: bool) -> list[Transform]:
-        """Builds the article's transforms."""
+    def default_augment(self, scale: tuple[int, int] | None, augment: bool) -> Augmentation:
+        """Builds the article's augmentation."""
         if scale is not None:
-            return super().default_transforms(scale, augment)
+            return super().default_augment(scale, augment)
         height, width = self.img_size
-        return [
+        transforms = [
             FitWidth(width),
             VariedCrop(self.img_size, cat_max_ratio=1),
-            A.PadIfNeeded(height, width, position="random", fill=128, fill_mask=self.ignore_index, p=1.0),
+            A.PadIfNeeded(height, width, position="random", fill=FILL, fill_mask=self.ignore_index, p=1.0),
         ]
+        return Transforms(transforms, self.seed)

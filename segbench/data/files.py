@@ -76,11 +76,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: If the file is damaged or no picture.
     """
-    data = np.fromfile(path, np.uint8)  # unlike cv2.imread, opens any name on any system
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    return decode_image(path, path.read_bytes())  # unlike cv2.imread, opens any name on any system
+
+
+def decode_image(path: Path, data: bytes) -> NDArray[np.uint8]:
+    """Does the same with what was read already; the path is for its suffix and messages."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None or not _is_whole(path, data):
         raise ValueError(f"{path} is damaged or cut short, or no picture: copy it anew, or take it away")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), np.uint8)
+    return np.asarray(image, np.uint8)
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:
@@ -95,7 +99,19 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     if path.suffix.lower() in {".jpg", ".jpeg"}:
         raise ValueError(f"{path}: JPEG changes class ids; save masks as PNG")
     try:
-        with Image.open(path) as image:
+        return decode_mask(path, path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): copy it anew") from None
+
+
+def decode_mask(path: Path, data: bytes) -> NDArray[np.integer]:
+    """Does the same with what was read already; the path is for messages."""
+    if _is_grey_png(data):  # OpenCV gives other values, or other ids, in all other cases
+        ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if ids is not None and ids.ndim == 2 and _LAST_BYTES[".png"] in data[-64:]:
+            return np.asarray(ids)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
             if image.format in JPEG:
                 raise ValueError(
                     f"{path}: JPEG changes class ids, and that is what the file holds, whatever its name;"
@@ -116,12 +132,12 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     return array // np.uint8(stretch) if stretch > 1 else array
 
 
-def write_image(path: Path, image: NDArray[np.integer]) -> None:
+def write_image(path: Path, image: NDArray[np.integer], jpeg_quality: int = 95) -> None:
     """Writes an RGB picture `(H, W, 3)`, or a grey one `(H, W)` of 8 or 16 bits, and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    encoded, data = cv2.imencode(path.suffix, image)
+    encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
     if not encoded:
         raise ValueError(f"{path}: OpenCV cannot write {path.suffix}")
     path.write_bytes(data.tobytes())
@@ -151,13 +167,20 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             yield where, names
 
 
-def _is_whole(path: Path, data: NDArray[np.uint8]) -> bool:
+def _is_grey_png(data: bytes) -> bool:
+    """Tells whether a file is a PNG of one channel, 8 or 16 bits deep, without a palette."""
+    header = data[:26]
+    is_png = header.startswith(b"\x89PNG\r\n\x1a\n") and header[12:16] == b"IHDR"
+    return is_png and header[24:] in (b"\x08\0", b"\x10\0")  # depth, then 0 for grey
+
+
+def _is_whole(path: Path, data: bytes) -> bool:
     """Tells whether the file ends as it should: OpenCV 4 fills the missing part with grey, and says nothing."""
     mark = _LAST_BYTES.get(path.suffix.lower())
-    if mark is None or mark in data[-64:].tobytes():
+    if mark is None or mark in data[-64:]:
         return True
     try:  # cameras append other data after the mark
-        with Image.open(io.BytesIO(data.tobytes())) as image:
+        with Image.open(io.BytesIO(data)) as image:
             image.load()
     except (OSError, SyntaxError):
         return False

@@ -20,6 +20,13 @@ Color = tuple[int, int, int]
 FILE_IDS = 1 << 16  # a mask file holds at most 16 bits per pixel
 
 
+class _ByteLabels(NamedTuple):
+    """Training id of every byte, `unknown` where there is none."""
+
+    table: NDArray[np.uint8]
+    unknown: int
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """Classes, their colours, and how the ids of label files become training ids.
@@ -90,6 +97,16 @@ class DatasetSpec:
         return labels
 
     @cached_property
+    def _byte_labels(self) -> "_ByteLabels | None":
+        """`_labels` for files of bytes; None where labels need more, or leave no byte to mark unknown ids."""
+        free = set(range(256)) - set(range(self.num_classes)) - {self.ignore_index}
+        if self.dtype is not np.uint8 or not free:
+            return None
+        unknown = free.pop()
+        labels = self._labels[:256]
+        return _ByteLabels(np.where(labels < 0, unknown, labels).astype(np.uint8), unknown)
+
+    @cached_property
     def _file_ids(self) -> NDArray[np.int32]:
         """Smallest file id of every training id, −1 where there is none."""
         file_ids = np.full(FILE_IDS, -1, np.int32)
@@ -109,13 +126,14 @@ class DatasetSpec:
         Raises:
             ValueError: If an id is neither a class nor remapped.
         """
+        if array.dtype == np.uint8 and self._byte_labels is not None:
+            label = np.asarray(cv2.LUT(array, self._byte_labels.table), np.uint8)
+            if not (label == self._byte_labels.unknown).any():
+                return label
         present = present_ids(array)
         unknown = [int(i) for i in present if not (0 <= i < FILE_IDS and self._labels[i] >= 0)]
         if unknown:
             raise ValueError(self._complain(unknown))
-        if array.dtype == np.uint8 and self.dtype is np.uint8:
-            # An id that is not in the array may wrap around here, unseen.
-            return np.asarray(cv2.LUT(array, self._labels[:256].astype(np.uint8)), np.uint8)
         return np.asarray(self._labels[array], self.dtype)
 
     def encode(self, label: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -1,7 +1,8 @@
-"""The training augmentation of MMSegmentation, as albumentations transforms on OpenCV.
+"""MMSegmentation's training augmentation in steps, as albumentations transforms for lists of one's own.
 
 Source: https://github.com/open-mmlab/mmsegmentation/blob/v0.29.1/mmseg/datasets/pipelines/transforms.py. It
-differs in one rounding: saturation and hue change in one trip through HSV, where the source makes two.
+differs in one rounding: saturation and hue change in one trip through HSV, where the source makes two. What
+training does unless told otherwise is `segbench.data.augment`, which is several times faster.
 """
 
 import random
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 from albumentations.core.composition import BaseCompose
 from numpy.typing import NDArray
+
+from segbench.data.augment import Augmentation, is_varied
 
 Transform: TypeAlias = A.BasicTransform | BaseCompose
 
@@ -73,7 +76,7 @@ class VariedCrop(A.DualTransform):  # type: ignore[misc]
         window = self._draw(shape)
         if self.cat_max_ratio < 1 and "mask" in data:
             for _ in range(10):
-                if self._is_varied(data["mask"][window]):
+                if is_varied(data["mask"][window], self.cat_max_ratio, self.ignore_index):
                     break
                 window = self._draw(shape)
         return {"window": window}
@@ -88,14 +91,6 @@ class VariedCrop(A.DualTransform):  # type: ignore[misc]
         )
         rows, columns = (slice(top, top + size) for top, size in zip(tops, self.size, strict=True))
         return rows, columns
-
-    def _is_varied(self, label: NDArray[np.integer]) -> bool:
-        if label.dtype == np.uint8:
-            counts = cv2.calcHist([np.ascontiguousarray(label)], [0], None, [256], [0, 256]).ravel()
-        else:
-            counts = np.bincount(label.ravel(), minlength=self.ignore_index + 1)
-        counts[self.ignore_index] = 0
-        return bool(np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio)
 
 
 class PhotoMetricDistortion(A.ImageOnlyTransform):  # type: ignore[misc]
@@ -160,55 +155,8 @@ def _table(factor: float, shift: float) -> NDArray[np.uint8]:
     return np.asarray(np.clip(np.arange(256, dtype=np.float32) * factor + shift, 0, 255), np.uint8)
 
 
-def standard_transforms(
-    img_size: tuple[int, int], ignore_index: int, scale: tuple[int, int] | None = None, fill: int = 128
-) -> list[Transform]:
-    """Builds the pipeline: scale, crop, flip, colours, padding.
-
-    Args:
-        img_size: Height and width of the result.
-        ignore_index: Label of padded pixels.
-        scale: As in `RandomScale`.
-        fill: Grey value of padded pixels; 128 is the mean of a ViT's normalisation to [−1, 1].
-
-    Returns:
-        Transforms to be applied in order.
-    """
-    height, width = img_size
-    return [
-        RandomScale(scale),
-        VariedCrop(img_size, ignore_index=ignore_index),
-        A.HorizontalFlip(p=0.5),
-        PhotoMetricDistortion(),
-        A.PadIfNeeded(height, width, position="top_left", fill=fill, fill_mask=ignore_index, p=1.0),
-    ]
-
-
-def plain_transforms(
-    img_size: tuple[int, int], ignore_index: int, scale: tuple[int, int] | None = None, fill: int = 128
-) -> list[Transform]:
-    """Builds what is left of the pipeline without augmentation: a crop and padding.
-
-    Args:
-        img_size: Height and width of the result, drawn anew from a larger picture each time.
-        ignore_index: Label of padded pixels.
-        scale: (long, short) limits that the picture is fitted into; `None` leaves its own size.
-        fill: As in `standard_transforms`.
-
-    Returns:
-        Transforms to be applied in order.
-    """
-    fit = [] if scale is None else [RandomScale(scale, factor=(1.0, 1.0))]
-    height, width = img_size
-    return [
-        *fit,
-        VariedCrop(img_size, cat_max_ratio=1),
-        A.PadIfNeeded(height, width, position="top_left", fill=fill, fill_mask=ignore_index, p=1.0),
-    ]
-
-
-class Augment:
-    """Applies transforms whose random numbers depend on the seed and the draw alone."""
+class Transforms(Augmentation):
+    """Applies a list of transforms whose random numbers depend on the seed and the draw alone."""
 
     def __init__(self, transforms: Sequence[Transform], seed: int = 0) -> None:
         self.compose = A.Compose(list(transforms))
@@ -217,19 +165,17 @@ class Augment:
     def __call__(
         self, image: NDArray[np.uint8], label: NDArray[np.integer], number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
-        """Augments one draw.
-
-        Args:
-            image: `(H, W, 3)` uint8.
-            label: `(H, W)` training ids.
-            number: The draw's number.
-
-        Returns:
-            The augmented image and label.
-        """
+        """Augments one draw; see the contract."""
         generator = np.random.default_rng((self.seed, number))
         # One pair of generators for all transforms: a quarter of the time of `set_random_seed`, which makes a
         # pair for each transform and gives all of them the same numbers.
         self.compose.set_random_state(generator, random.Random(int(generator.integers(1 << 63))))  # noqa: S311
         result = self.compose(image=image, mask=label)
         return result["image"], result["mask"]
+
+    def recipe(self) -> object:
+        """Lets albumentations write the list down; see the contract."""
+        try:
+            return A.to_dict(self.compose)["transform"]
+        except (NotImplementedError, ValueError) as error:
+            raise ValueError(f"train_transforms cannot be written down ({error}): name the transform") from None

@@ -5,11 +5,8 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import albumentations as A
-
 from segbench.data.base import SegmentationDataModule, SegmentationDataset
 from segbench.data.sampling import Draw
-from segbench.data.transforms import Augment
 
 VIEW_SEED = 0  # one for all, so that runs with any data.seed find the same views in the cache
 _PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow")  # pixels may change with them
@@ -39,8 +36,7 @@ def view_dataset(data: SegmentationDataModule) -> SegmentationDataset:
         Its items at `view(…)` depend on nothing else.
     """
     train = data.dataset("train")
-    augment = Augment(data.augment.compose.transforms, VIEW_SEED)
-    return SegmentationDataset(train.pairs, train.spec, augment, train.read_files)
+    return SegmentationDataset(train.pairs, train.spec, data.augment.reseeded(VIEW_SEED), train.read_files)
 
 
 def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
@@ -67,11 +63,10 @@ def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
             stamp = (os.path.relpath(path, data.root), status.st_size, status.st_mtime_ns)
             files.update(repr(stamp).encode())
     try:
-        transforms = A.to_dict(data.augment.compose)["transform"]
-    except (NotImplementedError, ValueError) as error:
+        transforms = data.augment.recipe()
+    except ValueError as error:
         raise ValueError(
-            f"cache_features: train_transforms cannot be written down ({error}), so that nobody could tell"
-            " whether cached views are theirs; name the transform, or set cache_features 0"
+            f"cache_features: {error}, so that one can tell whose cached views are, or set cache_features 0"
         ) from None
     layout = data.layout
     return {
@@ -80,7 +75,7 @@ def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
         "files": files.hexdigest(),
         "layout": f"{type(layout).__qualname__} {vars(layout)}",
         "labels": [spec.num_classes, spec.ignore_index, spec.complete, sorted(spec.remap.items())],
-        "transforms": repr(transforms),
+        "transforms": f"{type(data.augment).__qualname__} {transforms}",
         "seed": VIEW_SEED,
         "versions": {name: package_version(name) for name in _PACKAGES},
     }

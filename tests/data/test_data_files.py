@@ -114,6 +114,32 @@ def test_grey_masks_of_all_depths(tmp_path, dtype, suffix):
     assert np.array_equal(read_mask(path), IDS)
 
 
+@pytest.mark.parametrize("extra", [{}, {"transparency": 3}, {"optimize": True}])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_masks_of_any_kind_are_what_pillow_reads(tmp_path, dtype, extra):
+    """OpenCV reads them, where it gives the same."""
+    Image.fromarray((IDS * 20).astype(dtype)).save(tmp_path / "a.png", **extra)
+    mask = read_mask(tmp_path / "a.png")
+    assert mask.dtype == dtype
+    assert np.array_equal(mask, np.asarray(Image.open(tmp_path / "a.png")))
+
+
+def test_a_damaged_grey_mask_is_never_read_as_another(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(IDS).save(path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(26, len(whole), max(1, len(whole) // 200)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        try:
+            mask = read_mask(path)
+        except ValueError:
+            refused += 1
+        else:
+            assert np.array_equal(mask, IDS)
+    assert refused > 20
+
+
 def test_one_bit_masks_hold_zero_and_one(tmp_path):
     Image.fromarray(IDS > 5).save(tmp_path / "a.png")
     assert np.array_equal(read_mask(tmp_path / "a.png"), IDS > 5)

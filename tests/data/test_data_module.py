@@ -80,10 +80,11 @@ def test_an_image_looks_different_each_time_it_is_drawn(root):
     assert torch.equal(dataset[Draw(0, 7)].image, dataset[Draw(0, 7)].image)
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.parametrize("loader", ["train_dataloader", "val_dataloader"])
-def test_workers_change_nothing(root, loader):
+def test_workers_change_nothing(root, loader, num_workers):
     alone = getattr(module(root), loader)()
-    together = getattr(module(root, num_workers=2), loader)()
+    together = getattr(module(root, num_workers=num_workers), loader)()
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
@@ -127,11 +128,15 @@ def test_each_image_is_evaluated_once_by_one_device(root, world_size):
 
 
 def test_two_devices_train_on_what_one_would(root):
-    alone = next(iter(on(0, 1, module(root, batch_size=4)).train_dataloader()))
-    ranks = [next(iter(on(rank, 2, module(root, batch_size=2)).train_dataloader())) for rank in range(2)]
-    for rank, batch in enumerate(ranks):
-        assert batch.name == alone.name[rank::2]
-        assert torch.equal(batch.image, alone.image[rank::2])
+    alone = list(on(0, 1, module(root, batch_size=4)).train_dataloader())
+    ranks = [
+        list(on(rank, 2, module(root, batch_size=2, num_workers=rank)).train_dataloader()) for rank in range(2)
+    ]
+    for rank, batches in enumerate(ranks):
+        for batch, whole in zip(batches, alone, strict=True):
+            assert batch.name == whole.name[rank::2]
+            assert torch.equal(batch.image, whole.image[rank::2])
+            assert torch.equal(batch.label, whole.label[rank::2])
 
 
 def test_sizes_that_do_not_fit_into_a_batch_are_named(tmp_path):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from segbench.data import feature_store
+from segbench.data.augment import StandardAugment
 from segbench.data.dataset import Item
 from segbench.data.feature_store import FeatureStore
 from segbench.data.sampling import Draw
 from segbench.data.synthetic import SyntheticDataModule
-from segbench.data.transforms import Augment
 from segbench.data.views import VIEW_SEED, view, view_dataset, view_recipe
 
 
@@ -131,7 +131,7 @@ def test_mistakes(tmp_path):
 def test_views_are_the_pipelines_own_whatever_the_seed(cache):
     data = module(cache, seed=7)
     dataset, train = view_dataset(data), data.dataset("train")
-    plain = Augment(data.default_transforms(None, True), VIEW_SEED)
+    plain = StandardAugment(data.img_size, data.ignore_index, seed=VIEW_SEED)
     looks = set()
     for image in range(5):
         for number in range(3):
