@@ -2,8 +2,8 @@
 
 Source: the MeanShifter thesis, and its author's code (https://github.com/JohnnyKaz/mmsegmentation), which
 settles that one projection with bias is shared by all iterations, and that there is neither residual nor norm.
-Unlike there, the N×N matrix of weights is never written out where the backend of
-`scaled_dot_product_attention` can avoid it; and the classifier behind it starts as Segmenter's (see
+Unlike there, the N×N matrix of weights is not written out where N is large (see
+`segbench.kernels.mean_shift`); and the classifier behind it starts as Segmenter's (see
 `segbench.decoders.linear`), not from torch's default, so that the linear reference differs in the shift alone.
 Norm, temperature and the symmetric kernel are options beside the thesis, all of them off.
 """
@@ -12,48 +12,16 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segbench.functional.tokens import map_to_tokens, tokens_to_map
+from segbench.kernels.mean_shift import mean_shift
 from segbench.necks.base import IterativeNeck
 from segbench.types import FeatureInfo, Features
-
-# Up to here the N×N matrix is cheap and padding takes longer than it saves: with 64 of 192 channels on two CPU
-# cores it took 1.4 times as long at 1024 tokens, and 0.78 times at 4096, there with a tenth of the memory.
-MANY_TOKENS = 2048
-
 
 # After so many steps rows of 1200 tokens sum to 1 within 3e-4 where they converge most slowly (similarities of
 # standard deviation 1, tried from 0.3 to 4).
 SINKHORN_STEPS = 10
-
-
-def mean_shift(tokens: Tensor, projected: Tensor, temperature: float = 1.0) -> Tensor:
-    """Moves every token once: `softmax(R Rᵀ / τ√d) x`.
-
-    Memory-efficient kernels want keys and values of one width. Zeros appended to the narrower side change
-    neither the dot products nor the kept part of the result, so they are appended where the matrix would be
-    large.
-
-    Args:
-        tokens: `x`, `(B, N, C)`.
-        projected: `R`, `(B, N, d)`.
-        temperature: `τ`.
-
-    Returns:
-        The moved tokens `(B, N, C)`.
-    """
-    width, dim = tokens.shape[-1], projected.shape[-1]
-    if width != dim and tokens.shape[1] > MANY_TOKENS:
-        common = max(width, dim)
-        projected, padded = F.pad(projected, (0, common - dim)), F.pad(tokens, (0, common - width))
-    else:
-        padded = tokens
-    # One head: kernels want (B, heads, N, width).
-    query, value = projected.unsqueeze(1), padded.unsqueeze(1)
-    moved = F.scaled_dot_product_attention(query, query, value, scale=dim**-0.5 / temperature)
-    return moved.squeeze(1)[..., :width]
 
 
 def symmetric_mean_shift(tokens: Tensor, projected: Tensor, temperature: float = 1.0) -> Tensor:

@@ -19,6 +19,7 @@ from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.metrics.split import SplitScores
 from segbench.necks.base import IterativeNeck, Neck
+from segbench.optim.fused import prefer_fused
 from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Poly, Schedule
 from segbench.tasks.base import Task
@@ -77,7 +78,8 @@ class SemanticTask(Task):
             resize: `(long, short)` limits to which an image is scaled, keeping its shape, before evaluation;
                 labels come out at its own resolution. ADE20K is scored with (2048, 512).
             windows_per_batch: Windows that go through the model together.
-            compile: Compile encoder, necks and decoder with torch.compile.
+            compile: Compile encoder, necks and decoder with torch.compile. Each new image size costs a
+                compilation, and after eight the rest runs uncompiled: set `window` where sizes vary.
             cache_features: Let a frozen encoder encode so many views of each training image once, and train on
                 their features from then on; 0 encodes a new view at each step. Changes the protocol, as
                 segbench.callbacks.feature_cache says.
@@ -291,7 +293,7 @@ class SemanticTask(Task):
             encoder_lr_scale=self._encoder_lr_scale,
             layer_decay=self._layer_decay,
         )
-        optimizer = scale_learning_rates(self._optimizer(groups))
+        optimizer = scale_learning_rates(prefer_fused(self._optimizer(groups)))
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == float("inf"):
             raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")

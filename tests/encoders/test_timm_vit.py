@@ -7,6 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from segbench.benchmarks.timing import peak_bytes
 from segbench.encoders.base import weights_follow
 from segbench.encoders.timm_vit import TimmViT
 
@@ -102,6 +103,15 @@ def test_gradient_checkpointing_changes_neither_values_nor_gradients():
         encoder(image).maps[0].square().sum().backward()
     for one, other in zip(plain.parameters(), lean.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_checkpointing_holds_a_fraction_of_the_memory():
+    def peak(**options):
+        encoder, image = TimmViT((128, 128), TINY, **options), torch.rand(2, 3, 128, 128) * 255
+        encoder(image).maps[0].sum().backward()  # the gradients of the weights are there before and after
+        return peak_bytes(lambda: encoder(image).maps[0].sum().backward(), torch.device("cpu"))
+
+    assert peak(grad_checkpointing=True) < 0.5 * peak()
 
 
 def test_layer_groups_follow_depth():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segbench.necks import mean_shift
+from segbench.kernels import mean_shift
 from segbench.necks.mean_shift import MeanShift, symmetric_mean_shift
 from segbench.types import FeatureInfo, Features
 
@@ -24,7 +24,7 @@ def literal(neck, feature_map):
     return x.T.reshape(1, -1, *feature_map.shape[-2:]).float()
 
 
-@pytest.mark.parametrize("many_tokens", [mean_shift.MANY_TOKENS, 0])  # 0: widths are padded to each other
+@pytest.mark.parametrize("many_tokens", [mean_shift.MANY_TOKENS, 0])  # 0: by tiles
 @pytest.mark.parametrize("dim", [8, 32, 50])
 @pytest.mark.parametrize("iterations", [0, 1, 3])
 @pytest.mark.parametrize("bias", [True, False])
