@@ -127,7 +127,7 @@ def test_fit_leaves_a_complete_run_folder_and_nothing_else(tiny, capsys):
     panels = sorted((run / "panels").iterdir())
     assert len(panels) == 2 * 5
     picture = cv2.imread(str(panels[0]))
-    assert picture.shape[1] == 4 * 64 + 3 * 4  # image | label | prediction | errors
+    assert picture.shape[1] == 5 * 64 + 4 * 4  # image | label | prediction | errors | entropy
 
     last_lines = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split()[0] for line in last_lines] == ["pictures", "scores", "checkpoint"]

@@ -1,4 +1,8 @@
-"""`panels/`: image | label | prediction | errors of a few images, with the names of the classes."""
+"""`panels/`: image | label | prediction | errors | entropy of a few images, with the names of the classes.
+
+The entropy is that of the averaged probabilities, bright where the model hesitates. It is computed for these
+few images alone, at the panel's own size: one more forward pass for each.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ class Panels(L.Callback):
 
         Args:
             num_images: Images drawn each time; 0 draws none.
-            tile_size: Longer side of each of a panel's four pictures, in pixels.
+            tile_size: Longer side of each of a panel's five pictures, in pixels.
         """
         self.num_images = num_images
         self.tile_size = tile_size
@@ -67,18 +71,27 @@ class Panels(L.Callback):
         folder = Path(trainer.default_root_dir) / "panels"
         folder.mkdir(exist_ok=True)
         for index in range(min(after - before, len(batch.name))):
+            with trainer.precision_plugin.forward_context():
+                size = pictures.shrunk_size(batch.image.shape[-2:], self.tile_size)
+                entropy = module.certainty(batch.image[index, None], out_size=size).entropy[0]
             picture = self._panel(
                 module,
                 batch.image[index].permute(1, 2, 0).cpu().numpy(),
                 batch.label[index].cpu().numpy(),
                 labels[index].cpu().numpy(),
+                pictures.heat(entropy.cpu().numpy()),
             )
             name = pictures.file_name(batch.name[index])
             pictures.write_png(str(folder / f"{split}-step{trainer.global_step:06d}-{name}.png"), picture)
             _log(trainer, f"{split}/{name}", picture)
 
     def _panel(
-        self, module: Task, image: pictures.Image, target: pictures.Labels, labels: pictures.Labels
+        self,
+        module: Task,
+        image: pictures.Image,
+        target: pictures.Labels,
+        labels: pictures.Labels,
+        entropy: pictures.Image,
     ) -> pictures.Image:
         shown = np.asarray(pictures.shrink(image, self.tile_size), dtype=np.uint8)
         target = np.asarray(pictures.shrink(target, self.tile_size, nearest=True)).astype(np.int64)
@@ -93,6 +106,7 @@ class Panels(L.Callback):
                 ("label", pictures.colorize(target, module.palette)),
                 ("prediction", predicted),
                 ("errors", pictures.errors(labels, target, module.ignore_index)),
+                ("entropy", entropy),
             ],
             [module.class_names[index] for index in present],
             [module.palette[index] for index in present],

@@ -93,6 +93,39 @@ def chain(first: AxisMap, second: AxisMap) -> AxisMap:
     return _collect(output, first.source[second.source], weight)
 
 
+def reverse(axis: AxisMap) -> AxisMap:
+    """Mirrors the output.
+
+    Args:
+        axis: Any map.
+
+    Returns:
+        The map whose first output cell is the last of `axis`.
+    """
+    return AxisMap(axis.source.flip(0), axis.weight.flip(0))
+
+
+def rectangle(cells: Tensor, rows: AxisMap, columns: AxisMap, down: slice, across: slice) -> Tensor:
+    """Computes one tile, from no more cells than it needs.
+
+    Args:
+        cells: `(h, K, w)` low-resolution maps; computed with in float32 unless they are float64.
+        rows: Map of the `h` axis.
+        columns: Map of the `w` axis.
+        down: Rows of the tile.
+        across: Columns of the tile.
+
+    Returns:
+        `(rows, K, columns)`.
+    """
+    (above, rows), (beside, columns) = _cut(rows, down), _cut(columns, across)
+    cells = cells[above, :, beside]
+    cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
+    everything = slice(None)
+    widened = _apply(cells, 2, columns, _placed(columns, cells), everything)
+    return _apply(widened, 0, rows, _placed(rows, cells), everything)
+
+
 def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None = None) -> Iterator[Tile]:
     """Computes the result tile by tile, so that it never lies in memory whole.
 
@@ -136,6 +169,14 @@ def _collect(output: Tensor, source: Tensor, weight: Tensor) -> AxisMap:
     result.source[output, slot] = key % cells
     result.weight[output, slot] = total
     return result
+
+
+def _cut(axis: AxisMap, part: slice) -> tuple[slice, AxisMap]:
+    """Tells which cells a part of the output is made of, and how of these alone."""
+    source, weight = axis.source[part], axis.weight[part]
+    used = source[weight != 0]
+    first, last = int(used.min()), int(used.max())
+    return slice(first, last + 1), AxisMap((source - first).clamp(min=0), weight)  # clamped: taps of no weight
 
 
 def _placed(axis: AxisMap, like: Tensor) -> AxisMap:

@@ -75,6 +75,19 @@ def errors(labels: Labels, target: Labels, ignore_index: int) -> Image:
     return picture
 
 
+def heat(values: NDArray[np.floating]) -> Image:
+    """Paints shares, dark for 0 and bright for 1.
+
+    Args:
+        values: `(H, W)` in [0, 1].
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    grey = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], dtype=np.uint8)
+
+
 def legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int) -> Image:
     """Draws a coloured box and the name of each class, as many to a row as fit.
 
@@ -136,12 +149,26 @@ def shrink(picture: NDArray[Any], longest: int, nearest: bool = False) -> NDArra
     Returns:
         The picture, of the same type.
     """
-    height, width = picture.shape[:2]
-    factor = longest / max(height, width)
-    if factor >= 1:
+    height, width = shrunk_size(picture.shape[:2], longest)
+    if (height, width) == picture.shape[:2]:
         return picture
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_AREA))
+    method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method))
+
+
+def shrunk_size(size: Sequence[int], longest: int) -> tuple[int, int]:
+    """Computes the size to which `shrink` scales.
+
+    Args:
+        size: Height and width of a picture.
+        longest: As in `shrink`.
+
+    Returns:
+        `(height, width)`.
+    """
+    height, width = size
+    factor = min(1.0, longest / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def file_name(name: str) -> str:

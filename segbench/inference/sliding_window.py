@@ -6,6 +6,7 @@ all steps are one linear map for the rows and one for the columns, computed one 
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain as concatenate
 from itertools import islice, product
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.functional.axis_map import AxisMap, bilinear_map, chain, tiles, windows_map
+from segbench.functional.axis_map import AxisMap, bilinear_map, chain, reverse, tiles, windows_map
 from segbench.kernels.upsample_argmax import argmax_tiles, label_dtype
 
 
@@ -50,6 +51,7 @@ class Mosaic(NamedTuple):
     columns: AxisMap
 
 
+@torch.no_grad()  # labels have no gradient, and what led to one would be kept for every window
 def segment(
     image: Tensor,
     forward: Forward,
@@ -80,12 +82,14 @@ def segment(
     Raises:
         ValueError: If an argument or what `forward` returned does not fit.
     """
-    labels = []
-    for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
-        height, width = len(mosaic.rows.source), len(mosaic.columns.source)
-        result = mosaic.cells.new_empty((height, width), dtype=label_dtype(mosaic.cells.shape[1]))
-        labels.append(argmax_tiles(*mosaic, out=result, tile_bytes=tile_bytes))
-    return torch.stack(labels)
+    labels = image.new_empty(0)
+    found = mosaics(image, forward, window, stride, resize, out_size, windows_per_batch)
+    for index, mosaic in enumerate(found):
+        if index == 0:
+            size = (len(image), len(mosaic.rows.source), len(mosaic.columns.source))
+            labels = mosaic.cells.new_empty(size, dtype=label_dtype(mosaic.cells.shape[1]))
+        argmax_tiles(*mosaic, out=labels[index], tile_bytes=tile_bytes)
+    return labels
 
 
 def logits(
@@ -137,8 +141,12 @@ def mosaics(
     resize: tuple[int, int] | None,
     out_size: tuple[int, int] | None,
     windows_per_batch: int,
+    flip: bool = False,
 ) -> Iterator[Mosaic]:
     """Predicts all windows of all images and says how the result follows from them.
+
+    Windows are not averaged cell by cell, although their grids may coincide: near its border each is continued
+    by itself, so that the average would differ there. The maps hold the average of pixels, which is exact.
 
     Args:
         image: As in `segment`.
@@ -148,6 +156,7 @@ def mosaics(
         resize: As in `segment`.
         out_size: As in `segment`.
         windows_per_batch: As in `segment`.
+        flip: Show mirror images to `forward`; the results are mirrored back.
 
     Yields:
         One mosaic for each image, as soon as its last window is predicted.
@@ -160,8 +169,11 @@ def mosaics(
     out_size = out_size or _size(image)
     if min(out_size) < 1:
         raise ValueError(f"out_size must be positive, got {out_size}")
-    if resize is not None:
-        image = resize_image(image, fit_size(_size(image), resize))
+    size = _size(image) if resize is None else fit_size(_size(image), resize)
+    if size != _size(image):
+        image = resize_image(image, size)
+    if flip:
+        image = image.flip(3)
     if window is None:
         if stride is not None:
             raise ValueError(f"stride={stride} needs a window; give window=… as well, or no stride")
@@ -177,21 +189,28 @@ def mosaics(
             "give a smaller window"
         )
     if size != _size(image):
-        image = resize_image(image.float(), size)
+        image = resize_image(image, size, rounded=False)
     tops, lefts = anchors(size[0], window[0], stride[0]), anchors(size[1], window[1], stride[1])
 
     predictions = _predict(image, forward, tops, lefts, window, windows_per_batch)
-    rows = columns = None  # the same for all images, once the first prediction shows its grid
+    first = next(predictions)  # shows the grid, which is that of all windows
+    classes, height, width = first[0].shape
+    rows, columns = (
+        windows_map(tops, window[0], height, first[1][0]),
+        windows_map(lefts, window[1], width, first[1][1]),
+    )
+    rows, columns = (
+        chain(rows, bilinear_map(size[0], out_size[0])),
+        chain(columns, bilinear_map(size[1], out_size[1])),
+    )
+    columns = reverse(columns) if flip else columns
+    predictions = concatenate([first], predictions)
     for _ in range(len(image)):
-        windows, padded = zip(*islice(predictions, len(tops) * len(lefts)), strict=True)
-        classes, height, width = windows[0].shape
-        grid = torch.stack(windows).view(len(tops), len(lefts), classes, height, width)
-        if rows is None or columns is None:
-            rows = windows_map(tops, window[0], height, padded[0][0])
-            columns = windows_map(lefts, window[1], width, padded[0][1])
-            rows = chain(rows, bilinear_map(size[0], out_size[0]))
-            columns = chain(columns, bilinear_map(size[1], out_size[1]))
-        yield Mosaic(grid.permute(0, 3, 2, 1, 4).flatten(0, 1).flatten(2), rows, columns)
+        cells = first[0].new_empty(len(tops) * height, classes, len(lefts) * width)
+        for top, left in product(range(0, len(cells), height), range(0, cells.shape[2], width)):
+            logits, _ = next(predictions)
+            cells[top : top + height, :, left : left + width] = logits.transpose(0, 1)
+        yield Mosaic(cells, rows, columns)
 
 
 def _predict(
@@ -275,18 +294,23 @@ def enlarge_size(size: tuple[int, int], window: tuple[int, int]) -> tuple[int, i
     return max(tall, int(height / width * wide)), wide
 
 
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], *, rounded: bool = True) -> Tensor:
     """Resizes bilinearly without antialiasing, as OpenCV does.
 
     Args:
         image: `(B, 3, H, W)`.
         size: `(height, width)`.
+        rounded: Whether uint8 stays uint8; every other type becomes float32 anyhow.
 
     Returns:
-        `(B, 3, *size)`; uint8 stays uint8, every other type becomes float32.
+        `(B, 3, *size)`.
     """
-    resized = F.interpolate(image.float(), size, mode="bilinear", align_corners=False)
-    return resized.round_().to(torch.uint8) if image.dtype == torch.uint8 else resized
+    whole = rounded and image.dtype == torch.uint8
+    planes = []
+    for plane in torch.split(image, 1, dim=1):  # one at a time: a photograph in float32 is four times as large
+        resized = F.interpolate(plane.float(), size, mode="bilinear", align_corners=False)
+        planes.append(resized.round_().to(torch.uint8) if whole else resized)
+    return torch.cat(planes, 1)
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,5 +1,10 @@
-"""Labels of bilinearly upsampled logits, tile by tile: the upsampled logits never lie in memory whole."""
+"""Labels of bilinearly upsampled logits; the upsampled logits never lie in memory whole.
 
+A convex combination keeps a maximum that all its terms share. Most pixels lie between cells that agree in
+their class and need no arithmetic at all; between the others only few classes can win.
+"""
+
+import ctypes
 from typing import Literal
 
 import torch
@@ -7,11 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segbench.functional.axis_map import AxisMap, bilinear_map, tiles
+from segbench.kernels import native
+from segbench.kernels.backends import choose_backend
+
+Backend = Literal["auto", "plain", "chunked", "native"]
+
+PART_PIXELS = 1 << 14  # below that a second thread takes longer to wake than it saves
+_LANES = 16  # as in argmax.c
 
 
-def upsample_argmax(
-    logits: Tensor, size: tuple[int, int], *, backend: Literal["auto", "plain", "chunked"] = "auto"
-) -> Tensor:
+def upsample_argmax(logits: Tensor, size: tuple[int, int], *, backend: Backend = "auto") -> Tensor:
     """Computes the class of every pixel after bilinear upsampling with `align_corners=False`.
 
     Of classes that tie, the lowest index wins. Logits below float32 are interpolated in float32.
@@ -19,13 +29,17 @@ def upsample_argmax(
     Args:
         logits: `(B, K, h, w)` at any stride.
         size: `(H, W)` of the labels; smaller than the logits is allowed too.
-        backend: `chunked` needs little memory, `plain` is the reference in one line; `auto` is `chunked`.
+        backend: `plain` is the reference in one line. The others need little memory and round alike:
+            `chunked` runs everywhere, `native` up to float32 on a CPU with a C compiler; where a class exceeds
+            another in all cells of a pixel by so little that rounding makes them equal there, only `native`
+            still names the larger. `auto` takes what the environment variable SEGBENCH_KERNELS says, else the
+            fastest.
 
     Returns:
         `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more.
 
     Raises:
-        ValueError: If the logits have no four dimensions or the size is not positive.
+        ValueError: If the logits have no four dimensions, the size is not positive, or the backend unsuitable.
     """
     if logits.dim() != 4 or not logits.is_floating_point():
         raise ValueError(
@@ -33,32 +47,51 @@ def upsample_argmax(
         )
     if min(size) < 1:
         raise ValueError(f"size must be two positive numbers (H, W), got {size}")
-    if backend == "plain":
+    chosen = choose_backend(backend, [*_tiled(logits), "plain"])
+    if chosen == "plain":
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         labels = F.interpolate(logits, size, mode="bilinear", align_corners=False).max(1).indices
         return labels.to(label_dtype(logits.shape[1]))
     rows, columns = bilinear_map(logits.shape[2], size[0]), bilinear_map(logits.shape[3], size[1])
     labels = logits.new_empty((len(logits), *size), dtype=label_dtype(logits.shape[1]))
     for image, result in zip(logits, labels, strict=True):
-        argmax_tiles(image.transpose(0, 1), rows, columns, out=result)
+        argmax_tiles(
+            image.transpose(0, 1),
+            rows,
+            columns,
+            out=result,
+            backend="native" if chosen == "native" else "chunked",
+        )
     return labels
 
 
 def argmax_tiles(
-    cells: Tensor, rows: AxisMap, columns: AxisMap, *, out: Tensor, tile_bytes: int | None = None
+    cells: Tensor,
+    rows: AxisMap,
+    columns: AxisMap,
+    *,
+    out: Tensor,
+    tile_bytes: int | None = None,
+    backend: Literal["auto", "chunked", "native"] = "auto",
 ) -> Tensor:
     """Computes the class of every pixel of one image whose logits are given by two maps.
 
     Args:
         cells: `(h, K, w)` low-resolution logits.
-        rows: Map from `h` cells to the rows of the labels.
-        columns: Map from `w` cells to the columns of the labels.
-        out: `(H, W)` integer tensor that receives the labels.
-        tile_bytes: Size of a tile, see `segbench.functional.axis_map.tiles`.
+        rows: Map from `h` cells to the rows of the labels; its weights must not be negative.
+        columns: Map from `w` cells to the columns of the labels; likewise.
+        out: `(H, W)` contiguous tensor of `label_dtype(K)` that receives the labels.
+        tile_bytes: Size of a tile of `chunked`, see `segbench.functional.axis_map.tiles`.
+        backend: As in `upsample_argmax`.
 
     Returns:
         `out`.
+
+    Raises:
+        ValueError: If the backend is unsuitable.
     """
+    if choose_backend(backend, _tiled(cells)) == "native" and _argmax_native(cells, rows, columns, out):
+        return out
     for tile in tiles(cells, rows, columns, tile_bytes):
         # max, not argmax: both give the first of equal classes, and max is several times faster on a CPU
         out[tile.rows, tile.columns] = tile.values.max(1).indices
@@ -75,3 +108,71 @@ def label_dtype(num_classes: int) -> torch.dtype:
         uint8 where that holds every class, otherwise int64.
     """
     return torch.uint8 if num_classes <= 256 else torch.int64
+
+
+class _Axis(ctypes.Structure):
+    """`Axis` of argmax.c."""
+
+    _fields_ = [
+        ("start", ctypes.c_void_p),
+        ("taps", ctypes.c_void_p),
+        ("source", ctypes.c_void_p),
+        ("weight", ctypes.c_void_p),
+        ("runs", ctypes.c_int64),
+        ("most", ctypes.c_int64),
+    ]
+    tensors: list[Tensor]  # kept alive
+
+
+def _tiled(cells: Tensor) -> list[str]:
+    """Lists the backends that hold no upsampled logits, the fastest first."""
+    fits = cells.device.type == "cpu" and cells.dtype != torch.float64
+    return ["native", "chunked"] if fits and native.available() else ["chunked"]
+
+
+def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) -> bool:
+    """Fills `out`, unless a logit is infinite or nan: those are left to torch, which knows what they mean."""
+    library, pointer, c_int64 = native.library(), native.pointer, ctypes.c_int64
+    height, num_classes, width = cells.shape
+    cells = cells.float().transpose(1, 2).contiguous()  # (h, w, K)
+    leaders = torch.empty(height, width, dtype=torch.int32)
+    down, across = _runs(rows), _runs(columns)
+    parts = min(down.runs, max(1, min(4 * torch.get_num_threads(), out.numel() // PART_PIXELS)))
+
+    def find_leaders(part: int) -> int:
+        piece = slice(height * part // parts, height * (part + 1) // parts)
+        count = c_int64((piece.stop - piece.start) * width)
+        finite: int = library.find_leaders(
+            pointer(cells[piece]), count, c_int64(num_classes), pointer(leaders[piece])
+        )
+        return finite
+
+    def label_rows(part: int) -> None:
+        scratch = torch.empty(num_classes * (2 + down.most * _LANES))
+        candidates = torch.empty(num_classes + 1, dtype=torch.int32)
+        corners = torch.empty(down.most * across.most, dtype=torch.int64)
+        library.label_rows(
+            *(pointer(cells), c_int64(width), c_int64(num_classes), pointer(leaders)),
+            *(ctypes.byref(down), ctypes.byref(across)),
+            *(c_int64(down.runs * part // parts), c_int64(down.runs * (part + 1) // parts)),
+            *(c_int64(out.dtype == torch.int64), pointer(out)),
+            *(pointer(scratch), pointer(candidates), pointer(corners)),
+        )
+
+    if not all(native.in_parallel(find_leaders, parts)):
+        return False
+    native.in_parallel(label_rows, parts)
+    return True
+
+
+def _runs(axis: AxisMap) -> _Axis:
+    """Gathers outputs that are made of the same cells into runs."""
+    taps = (axis.weight != 0).sum(1)
+    changes = (axis.source[1:] != axis.source[:-1]).any(1) | (taps[1:] != taps[:-1])
+    first = torch.cat((torch.zeros(1, dtype=torch.int64), changes.nonzero()[:, 0] + 1))
+    start = torch.cat((first, torch.tensor([len(taps)])))
+    numbers = [start.int(), taps[first].int(), axis.source[first].int(), axis.weight.float()]
+    tensors = [tensor.contiguous() for tensor in numbers]
+    runs = _Axis(*map(native.pointer, tensors), len(first), axis.source.shape[1])
+    runs.tensors = tensors
+    return runs

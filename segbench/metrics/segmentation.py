@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from segbench.kernels.confusion import can_count, count_pairs
+
 
 def confusion_matrix(labels: Tensor, targets: Tensor, num_classes: int, ignore_index: int = 255) -> Tensor:
     """Counts how often which class was taken for which.
@@ -32,6 +34,10 @@ def confusion_matrix(labels: Tensor, targets: Tensor, num_classes: int, ignore_i
             )
     if labels.numel() == 0:
         return torch.zeros(num_classes, num_classes, dtype=torch.int64, device=labels.device)
+    if can_count(labels, targets, num_classes):
+        found = count_pairs(labels, targets, num_classes, ignore_index)
+        _check_range(0, found.label, 0, found.target, num_classes, ignore_index)
+        return found.counts
     index = targets.flatten().int()  # int32: faster than int64, and a uint8 255 does not equal -1
     ignored = index == ignore_index
     index = index.masked_fill(ignored, 0)
@@ -122,6 +128,13 @@ def _check_classes(labels: Tensor, targets: Tensor, num_classes: int, ignore_ind
     """Refuses values outside `[0, K)`; waits for the device once."""
     limits = [limit.long() for values in (labels, targets) for limit in values.aminmax()]
     low, high, target_low, target_high = torch.stack(limits).tolist()
+    _check_range(low, high, target_low, target_high, num_classes, ignore_index)
+
+
+def _check_range(
+    low: int, high: int, target_low: int, target_high: int, num_classes: int, ignore_index: int
+) -> None:
+    """Refuses extremes outside `[0, K)`."""
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise ValueError(f"labels hold {wrong}, but {num_classes} classes are numbered 0 to {num_classes - 1}")

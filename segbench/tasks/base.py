@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import lightning as L
 from torch import Tensor, nn
 
+from segbench.inference.certainty import Certainty
 from segbench.metrics.split import SplitScores
 
 
@@ -59,4 +60,17 @@ class Task(L.LightningModule, ABC):
 
         Returns:
             Labels `(B, H, W)` at the image's own resolution.
+        """
+
+    @abstractmethod
+    def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
+        """Tells how sure the model is of every pixel, in evaluation.
+
+        Args:
+            image: `(B, 3, H, W)` RGB, uint8, or float on the same 0..255 scale; any size.
+            top: How many of the likeliest classes to keep.
+            out_size: `(height, width)` of the maps instead of the image's own.
+
+        Returns:
+            Likeliest classes, their probabilities, and the entropy.
         """

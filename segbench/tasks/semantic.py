@@ -13,7 +13,8 @@ from torch.optim import SGD, Optimizer
 
 from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder, weights_follow
-from segbench.inference import sliding_window
+from segbench.inference import augment, sliding_window
+from segbench.inference.certainty import Certainty, certainty
 from segbench.inference.sliding_window import WindowPrediction
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
@@ -49,6 +50,8 @@ class SemanticTask(Task):
         window: tuple[int, int] | None = None,
         stride: tuple[int, int] | None = None,
         resize: tuple[int, int] | None = None,
+        scales: list[float] | None = None,
+        flip: bool = False,
         windows_per_batch: int = 4,
         compile: bool = False,  # noqa: A002 (the name torch gives it)
         cache_features: int = 0,
@@ -77,6 +80,9 @@ class SemanticTask(Task):
             stride: Step between windows; null puts them side by side.
             resize: `(long, short)` limits to which an image is scaled, keeping its shape, before evaluation;
                 labels come out at its own resolution. ADE20K is scored with (2048, 512).
+            scales: Factors of that size at which an image is seen in evaluation, the probabilities averaged;
+                null for 1 alone. Segmenter's multi-scale scores take 0.5, 0.75, 1, 1.25, 1.5, 1.75 and `flip`.
+            flip: In evaluation, see each scale mirrored as well.
             windows_per_batch: Windows that go through the model together.
             compile: Compile encoder, necks and decoder with torch.compile. Each new image size costs a
                 compilation, and after eight the rest runs uncompiled: set `window` where sizes vary.
@@ -131,6 +137,8 @@ class SemanticTask(Task):
         if window is None and self.encoder.fixed_size:
             window = (img_size[0], img_size[1])
         self.window, self.stride, self.resize = window, stride, resize
+        self.scales, self.flip = scales or [1.0], flip
+        augment.check_scales(self.scales)
         self.windows_per_batch = windows_per_batch
         self._optimizer, self._schedule = optimizer, schedule
         self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
@@ -186,12 +194,29 @@ class SemanticTask(Task):
         """Labels every pixel as in evaluation; see the contract."""
         if stride is None and window is None:
             stride = self.stride
-        return sliding_window.segment(
+        return augment.segment(
             image,
             self._window_prediction,
+            scales=self.scales,
+            flip=self.flip,
             window=window or self.window,
             stride=stride,
             resize=self.resize,
+            windows_per_batch=self.windows_per_batch,
+        )
+
+    def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
+        """Tells how sure the model is of every pixel; see the contract."""
+        return certainty(
+            image,
+            self._window_prediction,
+            top=top,
+            scales=self.scales,
+            flip=self.flip,
+            window=self.window,
+            stride=self.stride,
+            resize=self.resize,
+            out_size=out_size,
             windows_per_batch=self.windows_per_batch,
         )
 

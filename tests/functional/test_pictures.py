@@ -65,3 +65,10 @@ def test_png_round_trip(tmp_path, name):
     assert np.array_equal(back, picture)
     with pytest.raises(OSError, match="nowhere"):
         pictures.write_png(str(tmp_path / "nowhere" / "a.png"), picture)
+
+
+def test_heat_grows_brighter():
+    picture = pictures.heat(np.array([[0.0, 0.25, 0.5, 1.0, 7.0]])).astype(int)
+    assert (np.diff(picture.sum(-1)[0, :4]) > 0).all()
+    assert picture[0, 3].tolist() == picture[0, 4].tolist()
+    assert picture[0, 2, 0] > picture[0, 2, 2]  # red before blue

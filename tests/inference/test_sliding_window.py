@@ -144,6 +144,22 @@ def test_full_size_logits_are_never_held():
     assert peak(lambda: segment(image, forward, **options)) < full_size / 5
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_memory_is_bounded_by_image_cells_and_labels(native, monkeypatch):
+    monkeypatch.setenv("SEGBENCH_KERNELS", "native" if native else "chunked")
+    forward, pixels = model(num_classes=150), 512 * 768
+    cells = 4 * 150 * pixels // 16**2
+    options = {"window": 128, "tile_bytes": 2**18}
+    found = peak(lambda: segment(photograph_of_zeros(512, 768), forward, **options))
+    # Twice the cells, the photograph, the labels, and what does not depend on the size of the image.
+    assert found < 2 * cells + 3 * pixels + pixels + 2**22
+    assert found < 4 * 150 * pixels / 25
+
+
+def photograph_of_zeros(height, width):
+    return torch.zeros(1, 3, height, width, dtype=torch.uint8)
+
+
 def peak(work):
     """Returns how many bytes lie in memory together at most, beyond those at the start."""
     with torch.profiler.profile(activities=CPU, profile_memory=True, acc_events=True) as record:

@@ -2,9 +2,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segbench.kernels.upsample_argmax import upsample_argmax
+from segbench.functional.axis_map import bilinear_map, chain, reverse, windows_map
+from segbench.kernels import native
+from segbench.kernels import upsample_argmax as module
+from segbench.kernels.upsample_argmax import argmax_tiles, upsample_argmax
 
-BACKENDS = ["auto", "plain", "chunked"]
+BACKENDS = ["auto", "plain", "chunked", *(["native"] if native.available() else [])]
+compiled = pytest.mark.skipif(not native.available(), reason="no C compiler")
 
 
 def random_logits(*shape, dtype=torch.float32):
@@ -71,3 +75,105 @@ def test_refuses_what_it_cannot_read():
         upsample_argmax(torch.zeros(1, 3, 4, 4, dtype=torch.int64), (8, 8))
     with pytest.raises(ValueError, match=r"two positive numbers \(H, W\), got \(0, 8\)"):
         upsample_argmax(torch.zeros(1, 3, 4, 4), (0, 8))
+
+
+def by_both(cells, rows, columns):
+    """Returns the labels of the native and of the chunked backend."""
+    size = (len(rows.source), len(columns.source))
+    found = [torch.full(size, 99, dtype=module.label_dtype(cells.shape[1])) for _ in range(2)]
+    for backend, out in zip(("native", "chunked"), found, strict=True):
+        argmax_tiles(cells, rows, columns, out=out, backend=backend)
+    return found
+
+
+def maps_of(kind):
+    """Returns a map and the number of its cells."""
+    if kind == "up":
+        return bilinear_map(9, 143), 9
+    if kind == "down":
+        return bilinear_map(61, 23), 61
+    if kind == "odd factor":
+        return bilinear_map(12, 36), 12  # every third pixel lies on a cell
+    windows = windows_map([0, 16, 32, 49], 48, 3, 48)  # up to three windows on a pixel
+    if kind == "windows":
+        return windows, 12
+    return reverse(chain(windows, bilinear_map(97, 150))), 12
+
+
+KINDS = ["up", "down", "odd factor", "windows", "windows, resized, mirrored"]
+
+
+@compiled
+@pytest.mark.parametrize("num_classes", [3, 150])
+@pytest.mark.parametrize("across", KINDS)
+@pytest.mark.parametrize("down", KINDS)
+def test_native_names_what_chunked_names_ties_included(down, across, num_classes):
+    (rows, height), (columns, width) = maps_of(down), maps_of(across)
+    generator = torch.Generator().manual_seed(num_classes)
+    random = torch.randn(height, num_classes, width, generator=generator)
+    whole = torch.randint(-2, 3, random.shape, generator=generator).float()  # many classes tie on pixels
+    smooth = F.interpolate(random[:, :, None, :4].transpose(0, 2)[0][None], (height, width), mode="bicubic")
+    for cells in (random, whole, smooth[0].transpose(0, 1), random.bfloat16(), random.double().float() * 1e-40):
+        native_labels, chunked_labels = by_both(cells, rows, columns)
+        assert torch.equal(native_labels, chunked_labels)
+
+
+@compiled
+def test_a_class_ahead_by_one_rounding_step_everywhere_is_named():
+    low = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits = torch.cat((low, torch.nextafter(low, torch.tensor(torch.inf))), 1)
+    assert (upsample_argmax(logits, (133, 97), backend="native") == 1).all()
+
+
+@compiled
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_no_numbers_are_left_to_torch(value):
+    logits = random_logits(1, 20, 9, 9)
+    logits[0, 7, 3, 4] = value
+    found = upsample_argmax(logits, (50, 40), backend="native")
+    assert torch.equal(found, upsample_argmax(logits, (50, 40), backend="chunked"))
+
+
+@compiled
+def test_threads_leave_no_trace(monkeypatch):
+    logits = random_logits(1, 20, 9, 9)
+    expected = upsample_argmax(logits, (150, 140), backend="native")
+    monkeypatch.setattr(module, "PART_PIXELS", 100)
+    for threads in (1, 2, 50):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(upsample_argmax(logits, (150, 140), backend="native"), expected)
+
+
+@compiled
+def test_agreement_saves_nearly_all_arithmetic_and_a_wide_margin_too(monkeypatch):
+    """Unless it does, garbage in the weights between agreeing cells would show."""
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 1] = 1
+    rows = bilinear_map(2, 30)
+    rows.weight[:] = torch.nan
+    out = torch.empty(30, 30, dtype=torch.uint8)
+    argmax_tiles(logits[0].transpose(0, 1), rows, bilinear_map(2, 30), out=out, backend="native")
+    assert (out == 1).all()
+
+
+def test_environment_prefers_and_an_argument_insists(monkeypatch):
+    logits = random_logits(1, 5, 4, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="backend is 'native'; here there are auto, chunked, plain"):
+        upsample_argmax(logits, (8, 8), backend="native")
+    monkeypatch.setenv("SEGBENCH_KERNELS", "native")
+    assert torch.equal(upsample_argmax(logits, (8, 8)), upsample_argmax(logits, (8, 8), backend="plain"))
+    monkeypatch.setenv("SEGBENCH_KERNELS", "fast")
+    with pytest.raises(ValueError, match="SEGBENCH_KERNELS is 'fast'; choose auto, plain, chunked, native"):
+        upsample_argmax(logits, (8, 8))
+
+
+@pytest.mark.parametrize("backend", ["plain", "chunked", "native"])
+def test_the_environment_is_obeyed(backend, monkeypatch):
+    if backend == "native" and not native.available():
+        pytest.skip("no C compiler")
+    called = []
+    monkeypatch.setattr(module, "_argmax_native", lambda *_: called.append("native"))
+    monkeypatch.setattr(module, "tiles", lambda *_: called.append("chunked") or [])
+    monkeypatch.setenv("SEGBENCH_KERNELS", backend)
+    upsample_argmax(random_logits(1, 5, 4, 4), (8, 8))
+    assert called == {"plain": [], "chunked": ["chunked"], "native": ["native", "chunked"]}[backend]

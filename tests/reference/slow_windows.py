@@ -55,3 +55,18 @@ def merged_logits(image, forward, *, window=None, stride=None, resize=None, out_
                 count[y : y + tall, x : x + wide] += 1
         results.append(bilinear(total / count, out_size))
     return torch.cat(results)
+
+
+def averaged_probabilities(image, forward, scales, flip, *, window=None, stride=None, resize=None):
+    """Returns `(B, K, H, W)` float64: Segmenter's `inference` over the views of MMSegmentation's pipeline."""
+    size = tuple(image.shape[2:])
+    limits = resize or (max(size), min(size))
+    total, views = 0.0, 0
+    for scale in scales:
+        for mirrored in [False, True] if flip else [False]:
+            view = shrink_or_grow(image, int(limits[0] * scale), int(limits[1] * scale))
+            view = view.flip(3) if mirrored else view
+            logits = merged_logits(view, forward, window=window, stride=stride, out_size=size)
+            logits = logits.flip(3) if mirrored else logits
+            total, views = total + logits.softmax(1), views + 1
+    return total / views

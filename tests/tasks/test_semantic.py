@@ -1,10 +1,13 @@
 """The task's wiring, and the parameter counts that the thesis and Segmenter publish."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import slow_windows
 
 from segbench.decoders.linear import LinearDecoder
 from segbench.encoders.timm_vit import TimmViT
@@ -147,3 +150,46 @@ def test_a_decoder_that_returns_a_tensor_is_told_what_to_return():
     task = SemanticTask(partial(TimmViT, depths=[0]), Bare, (32, 32), 2, names, palette)
     with pytest.raises(ValueError, match=r"decoder: Bare returns a Tensor; return segbench.types.Prediction"):
         task(torch.zeros(1, 3, 32, 32))
+
+
+def test_evaluation_takes_the_scales_and_flips_of_the_task():
+    task = make(depths=[0], scales=[0.5, 1.0, 1.5], flip=True, window=(32, 32), resize=(80, 40)).eval()
+    plain = make(depths=[0], window=(32, 32), resize=(80, 40)).eval()
+    plain.load_state_dict(task.state_dict())
+    image = torch.randint(0, 256, (1, 3, 64, 80), dtype=torch.uint8)
+    expected = slow_windows.averaged_probabilities(
+        image, task._window_prediction, task.scales, True, window=32, stride=32, resize=(80, 40)
+    )
+    found = task.certainty(image)
+    torch.testing.assert_close(found.probabilities[:, 0].double(), expected.amax(1), rtol=0, atol=1e-4)
+    assert (task.segment(image) == expected.argmax(1)).float().mean() > 0.999
+    assert not torch.equal(task.segment(image), plain.segment(image))
+    assert torch.equal(plain.certainty(image).classes[:, 0], plain.segment(image))
+    with pytest.raises(ValueError, match="scales must be one or more positive factors, got"):
+        make(depths=[0], scales=[0.0])
+
+
+PHOTOGRAPH = """
+import resource, torch
+from functools import partial
+from segbench.decoders.linear import LinearDecoder
+from segbench.encoders.timm_vit import TimmViT
+from segbench.tasks.semantic import SemanticTask
+
+names, palette = [str(k) for k in range(150)], [[k, 0, 0] for k in range(150)]
+task = SemanticTask(partial(TimmViT, pretrained=False), LinearDecoder, (512, 512), 150, names, palette,
+                    window=(512, 512)).eval()
+with torch.inference_mode():
+    task.segment(torch.zeros(1, 3, 512, 512, dtype=torch.uint8))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    image = torch.randint(0, 256, (1, 3, 4000, 6000), dtype=torch.uint8)
+    labels = task.segment(image)
+assert labels.shape == (1, 4000, 6000) and labels.dtype == torch.uint8
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_photograph_of_24_megapixels_and_150_classes_takes_less_than_2_gb_beside_the_model():
+    done = subprocess.run([sys.executable, "-c", PHOTOGRAPH], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) * 1024 < 2e9

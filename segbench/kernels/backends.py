@@ -1,0 +1,31 @@
+"""Which of several ways to compute the same thing a kernel takes."""
+
+import os
+from collections.abc import Sequence
+
+VARIABLE = "SEGBENCH_KERNELS"
+NAMES = ("plain", "chunked", "native", "triton")
+
+
+def choose_backend(wanted: str, offered: Sequence[str]) -> str:
+    """Resolves "auto".
+
+    Args:
+        wanted: An argument of the caller. "auto" takes what the environment variable SEGBENCH_KERNELS says,
+            where that is offered here.
+        offered: What can compute the case at hand, the fastest first.
+
+    Returns:
+        One of `offered`.
+
+    Raises:
+        ValueError: If the wanted backend is not offered, or the variable names none.
+    """
+    if wanted != "auto":
+        if wanted not in offered:
+            raise ValueError(f"backend is {wanted!r}; here there are auto, {', '.join(offered)}")
+        return wanted
+    preferred = os.environ.get(VARIABLE, "auto")
+    if preferred not in ("auto", *NAMES):
+        raise ValueError(f"{VARIABLE} is {preferred!r}; choose auto, {', '.join(NAMES)}")
+    return preferred if preferred in offered else offered[0]
