@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from segbench.data.augment import Augmentation, StandardAugment, plain_augment
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
+from segbench.data.decoded import DecodedFiles
 from segbench.data.files import SUFFIXES, composed
 from segbench.data.first_batches import FirstBatches
 from segbench.data.sampling import Draw, TrainBatches
@@ -63,6 +64,7 @@ class SegmentationDataModule(L.LightningDataModule):
         remap: dict[int, int] | None = None,
         augment: bool = True,
         exclude: list[str] | None = None,
+        cache: bool = False,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -79,6 +81,8 @@ class SegmentationDataModule(L.LightningDataModule):
             remap: Training ids for ids of the label files, on top of what the dataset already says.
             augment: Change training images at random; false only crops and pads them to `img_size`.
             exclude: Images to leave out of all splits, as paths below the root.
+            cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
+                on, where the set fits into memory or lies on a fast disk.
 
         Raises:
             ValueError: If a number is out of range.
@@ -96,6 +100,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.exclude = list(exclude or [])
+        self.cache = cache
         if remap:
             self.spec = replace(self.spec, remap={**self.spec.remap, **remap})
         if train_transforms and not augment:
@@ -188,7 +193,8 @@ class SegmentationDataModule(L.LightningDataModule):
             if not pairs:
                 raise ValueError(f"exclude leaves no image of split '{split}': shorten it")
             augment = self.augment if split == "train" else None
-            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment, self.layout.read)
+            read = DecodedFiles(self.layout) if self.cache else self.layout.read
+            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment, read)
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:

@@ -106,6 +106,7 @@ class Cityscapes(SegmentationDataModule):
         augment: bool = True,
         labels: LabelFiles = "labelIds",
         exclude: list[str] | None = None,
+        cache: bool = False,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -122,6 +123,8 @@ class Cityscapes(SegmentationDataModule):
             augment: Change training images at random; false only crops and pads them to `img_size`.
             labels: Which files: the published ones, or those of cityscapesScripts' createTrainIdLabelImgs.
             exclude: Images to leave out of all splits, as paths below the root.
+            cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
+                on, where the set fits into memory or lies on a fast disk.
         """
         self.layout = CityscapesLayout(labels)
         super().__init__(
@@ -136,4 +139,5 @@ class Cityscapes(SegmentationDataModule):
             remap=remap,
             augment=augment,
             exclude=exclude,
+            cache=cache,
         )

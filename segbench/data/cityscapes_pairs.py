@@ -131,6 +131,7 @@ class CityscapesPairs(SegmentationDataModule):
         remap: dict[int, int] | None = None,
         augment: bool = True,
         exclude: list[str] | None = None,
+        cache: bool = False,
         cache_dir: str | None = None,
     ) -> None:
         """Sets up the module; no image is looked for yet.
@@ -147,6 +148,8 @@ class CityscapesPairs(SegmentationDataModule):
             remap: Training ids for Cityscapes' label ids, on top of the official 19 classes.
             augment: Change training images at random; false only crops and pads them to `img_size`.
             exclude: Images to leave out of all splits, as paths below the root.
+            cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
+                on, where the set fits into memory or lies on a fast disk.
             cache_dir: Folder for the labels found; by default `$SEGBENCH_CACHE` or `~/.cache/segbench`.
         """
         self.layout = PairsLayout(cache_dir)
@@ -162,4 +165,5 @@ class CityscapesPairs(SegmentationDataModule):
             remap=remap,
             augment=augment,
             exclude=exclude,
+            cache=cache,
         )

@@ -137,7 +137,9 @@ def write_image(path: Path, image: NDArray[np.integer], jpeg_quality: int = 95) 
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    encoded, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}  # OpenCV grumbles at the option elsewhere
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if is_jpeg else []
+    encoded, data = cv2.imencode(path.suffix, image, options)
     if not encoded:
         raise ValueError(f"{path}: OpenCV cannot write {path.suffix}")
     path.write_bytes(data.tobytes())

@@ -48,6 +48,7 @@ class FolderDataModule(SegmentationDataModule):
         remap: dict[int, int] | None = None,
         augment: bool = True,
         exclude: list[str] | None = None,
+        cache: bool = False,
     ) -> None:
         """Sets up the module.
 
@@ -76,6 +77,8 @@ class FolderDataModule(SegmentationDataModule):
             remap: Training ids for ids of the mask files, as in `{11: 255}`.
             augment: Change training images at random; false only crops and pads them to `img_size`.
             exclude: Images to leave out of all splits, as paths below the root.
+            cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
+                on, where the set fits into memory or lies on a fast disk.
 
         Raises:
             FileNotFoundError: If the file of class names is missing.
@@ -107,6 +110,7 @@ class FolderDataModule(SegmentationDataModule):
             remap=remap,
             augment=augment,
             exclude=exclude,
+            cache=cache,
         )
 
     def setup(self, stage: str) -> None:
