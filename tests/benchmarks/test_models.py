@@ -79,6 +79,7 @@ def test_training_and_evaluation_stand_beside_the_plain_baseline(tmp_path):
         assert rows["meanshift", "segbench"]["ratio"] is None
 
 
+@pytest.mark.slow  # bf16 crawls on processors without instructions for it
 def test_half_precision_has_a_baseline_of_either_kind(tmp_path):
     _, training, evaluation = sections({"linear": write(tmp_path, "linear")}, Setup(SMALL, 1, "bf16"))
     for rows in (rows_of(training), rows_of(evaluation)):

@@ -205,6 +205,7 @@ for function, constants in (
 """
 
 
+@pytest.mark.slow
 def test_compiles_for_a_gpu_that_need_not_be_there(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     subprocess.run(
