@@ -19,7 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segbench.cache import cache_folder
@@ -70,11 +72,11 @@ def available() -> bool:
     return True
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Hands a tensor to C.
+def pointer(array: Tensor | NDArray[Any] | None) -> ctypes.c_void_p:
+    """Hands an array to C.
 
     Args:
-        tensor: On the CPU and contiguous; must outlive the call. None becomes a null pointer.
+        array: On the CPU and contiguous; must outlive the call. None becomes a null pointer.
 
     Returns:
         Its first byte.
@@ -82,11 +84,25 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     Raises:
         ValueError: If C could not read it.
     """
-    if tensor is None:
+    if array is None:
         return ctypes.c_void_p(None)
-    if tensor.device.type != "cpu" or not tensor.is_contiguous():
-        raise ValueError(f"native kernels take contiguous tensors on the CPU, not {tensor.device}")
-    return ctypes.c_void_p(tensor.data_ptr())
+    if isinstance(array, np.ndarray):
+        address, readable = array.ctypes.data, array.flags.c_contiguous
+    else:
+        address, readable = array.data_ptr(), array.device.type == "cpu" and array.is_contiguous()
+    if not readable:
+        raise ValueError("native kernels take contiguous arrays on the CPU")
+    return ctypes.c_void_p(address)
+
+
+def integer(value: int) -> ctypes.c_int64:
+    """Hands C a whole number, for its `int64_t`."""
+    return ctypes.c_int64(int(value))
+
+
+def real(value: float) -> ctypes.c_double:
+    """Hands C a number, for its `double`."""
+    return ctypes.c_double(value)
 
 
 def in_parallel(work: Callable[[int], Any], parts: int) -> list[Any]:

@@ -1,0 +1,1 @@
+"""Probabilities and boundaries → labels, region by region."""

@@ -1,0 +1,159 @@
+"""DUST_FILL: the pixels between regions join the neighbouring region that is most like them.
+
+Source: the attention U-Net article, algorithm DUST_FILL, and its code
+(https://github.com/dmitri-chouchkov/fashion-segmentation). Order matters, since every joined pixel is seen by
+the next one and changes its region's statistics: pixels are stacked in raster order and taken from the top,
+neighbours are asked below, above, right, left, the first of the nearest wins. Slips of the pseudo-code are
+mended as the code has it: a promoted pixel is mapped to the mask of its class, not to the class. Where there is
+neither region nor promotion, which would loop for ever, every pixel keeps its own best class.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segbench.kernels import native
+
+_DONE, _NOT_A_PROBABILITY, _NO_MEMORY, _NO_SEED = range(4)
+
+
+def dust_fill(
+    probabilities: NDArray[np.float32],
+    regions: NDArray[np.integer],
+    *,
+    promote: float | Sequence[float] = 0.5,
+    join: float = 0.05,
+    impatience: float = 1.5,
+) -> NDArray[np.int64]:
+    """Gives each region one label, and each pixel outside of them one region.
+
+    Args:
+        probabilities: `(K, H, W)`, at least 0 and nowhere all 0; compared after division by their sum.
+        regions: `(H, W)` ids from 0, −1 where a pixel is in none, as `segbench.postprocess.segment.segment`
+            gives them.
+        promote: From this probability on a pixel outside of all regions keeps its best class; one number, or
+            one for each class.
+        join: L1 distance, 0 to 2, between the probabilities of pixel and region below which the pixel joins.
+        impatience: Factor of `join` for each time that a pixel beside a region was turned away.
+
+    Returns:
+        `(H, W)` classes.
+
+    Raises:
+        ValueError: If shapes do not fit, an option is out of range, or a probability is no number.
+    """
+    probabilities = np.ascontiguousarray(probabilities, np.float32)
+    ids = np.ascontiguousarray(regions, np.int32)
+    thresholds = _check(probabilities, ids, promote, join, impatience)
+    if ids.size == 0:
+        return np.empty(ids.shape, np.int64)
+    fill = _native if native.available() else _python
+    status, labels = fill(probabilities, ids, thresholds, join, impatience)
+    if status == _NOT_A_PROBABILITY:
+        raise ValueError(
+            "probabilities must be numbers of at least 0, in every pixel one above: look at the model"
+        )
+    if status == _NO_MEMORY:
+        raise MemoryError(f"no memory to fill {ids.shape[1]}x{ids.shape[0]} pixels")
+    return np.asarray(probabilities.argmax(0), np.int64) if status == _NO_SEED else labels
+
+
+def _native(
+    probabilities: NDArray[np.float32],
+    regions: NDArray[np.int32],
+    promote: NDArray[np.float64],
+    join: float,
+    impatience: float,
+) -> tuple[int, NDArray[np.int64]]:
+    labels = np.empty(regions.shape, np.int64)
+    mapping = np.empty(regions.shape, np.int32)
+    status = native.library().dust_fill(
+        native.pointer(probabilities),
+        *map(native.integer, probabilities.shape),
+        native.pointer(regions),
+        native.integer(regions.max() + 1),
+        native.pointer(promote),
+        native.real(join),
+        native.real(impatience),
+        native.pointer(mapping),
+        native.pointer(labels),
+    )
+    return status, labels
+
+
+def _python(
+    probabilities: NDArray[np.float32],
+    regions: NDArray[np.int32],
+    promote: NDArray[np.float64],
+    join: float,
+    impatience: float,
+) -> tuple[int, NDArray[np.int64]]:
+    """Does the same without a compiler: slow, though it loops over pixels outside of regions alone."""
+    num_classes, height, width = probabilities.shape
+    vectors = probabilities.reshape(num_classes, -1).T.astype(np.float64)  # (H·W, K)
+    mapping = regions.ravel().astype(np.int64)
+    if not ((vectors >= 0) & (vectors <= 1e30)).all() or not (vectors.sum(1) > 0)[regions.ravel() < 0].all():
+        return _NOT_A_PROBABILITY, mapping
+    num_regions = int(regions.max()) + 1
+    stats = np.zeros((num_regions + num_classes, num_classes))
+    np.add.at(stats, mapping[mapping >= 0], vectors[mapping >= 0])
+    stats[num_regions:] = np.eye(num_classes)
+    unit = [row / _sum(row) for row in stats]
+
+    loose = np.flatnonzero(mapping < 0)
+    best = vectors[loose].argmax(1)
+    sure = vectors[loose, best] >= promote[best]
+    mapping[loose[sure]] = num_regions + best[sure]
+    if (mapping < 0).all():
+        return _NO_SEED, mapping
+    now = [(int(pixel), vectors[pixel] / _sum(vectors[pixel]), 1.0) for pixel in loose[~sure]]
+    while now:
+        later = []
+        while now:
+            pixel, vector, patience = now.pop()
+            y, x = divmod(pixel, width)
+            around = ((y + 1 < height, width), (y > 0, -width), (x + 1 < width, 1), (x > 0, -1))
+            masks = [int(mapping[pixel + step]) for inside, step in around if inside]
+            distances = [(_sum(abs(vector - unit[mask])), mask) for mask in masks if mask >= 0]
+            if not distances:
+                later.append((pixel, vector, patience))
+                continue
+            distance, mask = min(distances, key=lambda pair: pair[0])  # the first of equal ones
+            if distance < join * patience:
+                mapping[pixel] = mask
+                if mask < num_regions:
+                    stats[mask] += vectors[pixel]
+                    unit[mask] = stats[mask] / _sum(stats[mask])
+            else:
+                later.append((pixel, vector, patience * impatience))
+        now = later
+    return _DONE, stats.argmax(1)[mapping].reshape(height, width)
+
+
+def _sum(vector: NDArray[np.float64]) -> float:
+    """Adds from left to right, which `np.sum` does not: a last bit may decide between two regions."""
+    return float(np.add.accumulate(vector)[-1])
+
+
+def _check(
+    probabilities: NDArray[np.float32],
+    regions: NDArray[np.integer],
+    promote: float | Sequence[float],
+    join: float,
+    impatience: float,
+) -> NDArray[np.float64]:
+    if probabilities.ndim != 3 or len(probabilities) < 1 or probabilities.shape[1:] != regions.shape:
+        raise ValueError(
+            f"probabilities must be (K, H, W) and regions (H, W), got {probabilities.shape}, {regions.shape}"
+        )
+    if not join > 0 or not impatience > 1:
+        raise ValueError(
+            f"join={join} must be above 0 and impatience={impatience} above 1, or filling never ends"
+        )
+    thresholds = np.array(promote, np.float64)
+    if thresholds.ndim > 1 or thresholds.size not in (1, len(probabilities)) or np.isnan(thresholds).any():
+        raise ValueError(
+            f"promote must be one number or {len(probabilities)}, one for each class; got {promote}"
+        )
+    return np.ascontiguousarray(np.broadcast_to(thresholds, len(probabilities)))
