@@ -30,6 +30,7 @@ from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
 from segbench.callbacks.run_card import RunCard
 from segbench.callbacks.split_lists import SplitLists
+from segbench.callbacks.start import Start
 from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.encoders.base import weights_follow
@@ -37,7 +38,7 @@ from segbench.errors import one_line_errors
 from segbench.option_help import option_help
 from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
 from segbench.tasks.base import Task
-from segbench.tasks.checkpoint import check_classes, check_fits, check_trust, model_config, read_checkpoint
+from segbench.tasks.checkpoint import check_classes, check_fits, model_config, read_checkpoint, run_config
 from segbench.verbs import TRAINER_VERBS, run
 
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
@@ -99,6 +100,7 @@ class SegbenchCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Panels, "panels")
         parser.add_lightning_class_args(PredictionFiles, "predictions")
+        parser.add_lightning_class_args(Start, "start")
         # The first link looks for the files: missing data is said before weights are fetched for nothing.
         parser.link_arguments(
             "data", "model.init_args.num_classes", compute_fn=self._num_classes, apply_on="instantiate"
@@ -151,6 +153,8 @@ class SegbenchCLI(LightningCLI):
         repeatable = config.clone()
         repeatable.ckpt_path = None
         self._config_yaml = self._parser(self.subcommand).dump(repeatable, skip_none=False)
+        if self._checkpoint_path is not None:
+            config.start.checkpoint = None  # weights come from there, and the other file may be gone
         continued = run_of(self._checkpoint_path) if self.subcommand == "fit" and not self._departs else None
         if RUN_FOLDER_VARIABLE in os.environ:
             self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
@@ -290,21 +294,7 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
         raise ValueError(
             "`segbench fit` goes on from a checkpoint by --config RUN/config.yaml --ckpt_path CKPT"
         )
-    ours = read_checkpoint(found.checkpoint).get("segbench")
-    if ours is None:
-        raise ValueError(f"{found.checkpoint} carries no configuration; give it by --config … --ckpt_path CKPT")
-    # What was trained and on what, not where to write nor which callbacks to run: the file may be a stranger's.
-    try:
-        saved = yaml.safe_load(ours["config"])
-        kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
-        kept["trainer"] = {"precision": saved["trainer"]["precision"]}
-        kept["data"]["init_args"].pop("cache_dir", None)
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"{found.checkpoint} carries a configuration that is not understood ({type(error).__name__}); "
-            "give it by --config … --ckpt_path CKPT"
-        ) from error
-    check_trust(kept, found.checkpoint)
+    kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint)
     config = scratch / "checkpoint.yaml"
     config.write_text(yaml.safe_dump(kept))
     return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]

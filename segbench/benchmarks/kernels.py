@@ -1,9 +1,16 @@
 """What `segbench bench kernels` measures: every kernel beside what it replaces."""
 
-from segbench.benchmarks import argmax, confusion, loss, mean_shift, merging
+from segbench.benchmarks import argmax, confusion, loss, mean_shift, merging, regions
 from segbench.benchmarks.section import Section
 
-KERNELS = (loss.section, argmax.section, merging.section, confusion.section, mean_shift.section)
+KERNELS = (
+    loss.section,
+    argmax.section,
+    merging.section,
+    confusion.section,
+    mean_shift.section,
+    regions.section,
+)
 
 
 def sections() -> list[Section]:

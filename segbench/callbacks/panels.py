@@ -1,7 +1,8 @@
 """`panels/`: image | label | prediction | errors | entropy of a few images, with the names of the classes.
 
 The entropy is that of the averaged probabilities, bright where the model hesitates. It is computed for these
-few images alone, at the panel's own size: one more forward pass for each.
+few images alone, at the panel's own size: one more forward pass for each. With a post-processor, boundary
+probabilities, regions and the likeliest classes before it come from one more, at full size.
 """
 
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from segbench.functional import pictures
+from segbench.postprocess.regions import Regions
 from segbench.tasks.base import Task
 from segbench.types import Batch
 
@@ -24,7 +27,7 @@ class Panels(L.Callback):
 
         Args:
             num_images: Images drawn each time; 0 draws none.
-            tile_size: Longer side of each of a panel's five pictures, in pixels.
+            tile_size: Longer side of each picture of a panel, in pixels.
         """
         self.num_images = num_images
         self.tile_size = tile_size
@@ -74,16 +77,36 @@ class Panels(L.Callback):
             with trainer.precision_plugin.forward_context():
                 size = pictures.shrunk_size(batch.image.shape[-2:], self.tile_size)
                 entropy = module.certainty(batch.image[index, None], out_size=size).entropy[0]
+                steps = self._steps(module, batch.image[index, None])
             picture = self._panel(
                 module,
                 batch.image[index].permute(1, 2, 0).cpu().numpy(),
                 batch.label[index].cpu().numpy(),
                 labels[index].cpu().numpy(),
+                steps,
                 pictures.heat(entropy.cpu().numpy()),
             )
             name = pictures.file_name(batch.name[index])
             pictures.write_png(str(folder / f"{split}-step{trainer.global_step:06d}-{name}.png"), picture)
             _log(trainer, f"{split}/{name}", picture)
+
+    def _steps(self, module: Task, image: Tensor) -> list[tuple[str, pictures.Image]]:
+        """Draws what leads to a post-processor's labels; nothing where there is no post-processor."""
+        if module.postprocess is None:
+            return []
+        (found,) = module.dense(image)
+        probabilities, boundary = found.probabilities.cpu().numpy(), found.boundary.cpu().numpy()
+        drawn = [
+            ("before", pictures.colorize(probabilities.argmax(0), module.palette)),
+            ("boundary", pictures.heat(boundary)),
+        ]
+        if isinstance(module.postprocess, Regions):
+            regions = module.postprocess.steps(probabilities, boundary).regions
+            drawn.append(("regions", pictures.patchwork(regions)))
+        return [
+            (title, np.asarray(pictures.shrink(picture, self.tile_size, nearest=title != "boundary"), np.uint8))
+            for title, picture in drawn
+        ]
 
     def _panel(
         self,
@@ -91,6 +114,7 @@ class Panels(L.Callback):
         image: pictures.Image,
         target: pictures.Labels,
         labels: pictures.Labels,
+        steps: list[tuple[str, pictures.Image]],
         entropy: pictures.Image,
     ) -> pictures.Image:
         shown = np.asarray(pictures.shrink(image, self.tile_size), dtype=np.uint8)
@@ -104,6 +128,7 @@ class Panels(L.Callback):
             [
                 ("image", shown),
                 ("label", pictures.colorize(target, module.palette)),
+                *steps,
                 ("prediction", predicted),
                 ("errors", pictures.errors(labels, target, module.ignore_index)),
                 ("entropy", entropy),

@@ -1,7 +1,9 @@
 """`segbench segment`: photographs in; label maps, colours and overlays out."""
 
 from pathlib import Path
-from typing import Literal
+
+from segbench.device import Device, choose_device
+from segbench.postprocess.base import PostProcessor
 
 POSITIONAL = {"images": {"nargs": "+", "type": Path, "help": "Photographs, or folders of photographs."}}
 
@@ -13,7 +15,8 @@ def segment(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     opacity: float = 0.5,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    device: Device = "auto",
+    postprocess: PostProcessor | None = None,
 ) -> None:
     """Labels photographs of any size with the checkpoint's own classes and colours.
 
@@ -25,6 +28,8 @@ def segment(
         stride: Step between windows.
         opacity: Share of the colours in the overlay, from 0 to 1.
         device: Where to compute; auto takes a GPU where there is one.
+        postprocess: Class that makes labels of probabilities, such as segbench.postprocess.regions.Regions, in
+            place of the checkpoint's own.
 
     Raises:
         ValueError: If there is nothing to label, or the checkpoint is none.
@@ -42,13 +47,10 @@ def segment(
     files = _find(images, out)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    place = next(name for name in ("cuda", "mps", "cpu") if there[name]) if device == "auto" else device
-    if not there[place]:
-        raise ValueError(
-            f"device: there is no {place} here; choose {' or '.join(n for n in there if there[n])}"
-        )
+    place = choose_device(device)
     task = segbench.load(checkpoint).to(place)
+    if postprocess is not None:
+        task.postprocess = postprocess
     out.mkdir(parents=True, exist_ok=True)
     unreadable = []
     for name, file in track(files.items(), description="segment"):

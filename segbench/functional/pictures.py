@@ -88,6 +88,22 @@ def heat(values: NDArray[np.floating]) -> Image:
     return np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1], dtype=np.uint8)
 
 
+def patchwork(regions: Labels) -> Image:
+    """Paints each region with a colour of its own, neighbours in number far apart in hue.
+
+    Args:
+        regions: `(H, W)` ids from 0; whatever is below becomes black.
+
+    Returns:
+        `(H, W, 3)`.
+    """
+    golden_angle = 180 * 0.618034  # of the 180 hues of OpenCV
+    ids = np.arange(int(regions.max(initial=-1)) + 1)
+    hues = np.stack([ids * golden_angle % 180, 110 + 90 * (ids % 2), 230 - 60 * (ids % 3)], -1)
+    table = cv2.cvtColor(hues[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0] if len(ids) else np.empty((0, 3))
+    return np.asarray(np.array([*table, VOID_COLOR], np.uint8)[np.maximum(regions, -1)], dtype=np.uint8)
+
+
 def legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int) -> Image:
     """Draws a coloured box and the name of each class, as many to a row as fit.
 

@@ -9,13 +9,28 @@ neither region nor promotion, which would loop for ever, every pixel keeps its o
 """
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.kernels import native
+from segbench.kernels.backends import choose_backend
 
 _DONE, _NOT_A_PROBABILITY, _NO_MEMORY, _NO_SEED = range(4)
+
+
+class Filled(NamedTuple):
+    """Regions that cover the image.
+
+    Attributes:
+        masks: `(H, W)` int32: the region that a pixel was in or joined; `M + k`, of `M` regions, where it was
+            promoted to class `k` or joined those that were.
+        labels: `(H, W)` the class of each pixel's mask.
+    """
+
+    masks: NDArray[np.int32]
+    labels: NDArray[np.int64]
 
 
 def dust_fill(
@@ -25,6 +40,7 @@ def dust_fill(
     promote: float | Sequence[float] = 0.5,
     join: float = 0.05,
     impatience: float = 1.5,
+    backend: Literal["auto", "plain", "native"] = "auto",
 ) -> NDArray[np.int64]:
     """Gives each region one label, and each pixel outside of them one region.
 
@@ -36,6 +52,7 @@ def dust_fill(
             one for each class.
         join: L1 distance, 0 to 2, between the probabilities of pixel and region below which the pixel joins.
         impatience: Factor of `join` for each time that a pixel beside a region was turned away.
+        backend: `native` is C, `plain` needs no compiler.
 
     Returns:
         `(H, W)` classes.
@@ -43,20 +60,55 @@ def dust_fill(
     Raises:
         ValueError: If shapes do not fit, an option is out of range, or a probability is no number.
     """
+    filled = fill_masks(
+        probabilities, regions, promote=promote, join=join, impatience=impatience, backend=backend
+    )
+    return filled.labels
+
+
+def fill_masks(
+    probabilities: NDArray[np.float32],
+    regions: NDArray[np.integer],
+    *,
+    promote: float | Sequence[float] = 0.5,
+    join: float = 0.05,
+    impatience: float = 1.5,
+    backend: Literal["auto", "plain", "native"] = "auto",
+) -> Filled:
+    """Does the same and says which pixel ended in which region.
+
+    Args:
+        probabilities: As in `dust_fill`.
+        regions: As in `dust_fill`.
+        promote: As in `dust_fill`.
+        join: As in `dust_fill`.
+        impatience: As in `dust_fill`.
+        backend: As in `dust_fill`.
+
+    Returns:
+        Masks and labels.
+
+    Raises:
+        ValueError: As in `dust_fill`.
+    """
     probabilities = np.ascontiguousarray(probabilities, np.float32)
     ids = np.ascontiguousarray(regions, np.int32)
     thresholds = _check(probabilities, ids, promote, join, impatience)
     if ids.size == 0:
-        return np.empty(ids.shape, np.int64)
-    fill = _native if native.available() else _python
-    status, labels = fill(probabilities, ids, thresholds, join, impatience)
+        return Filled(ids, np.empty(ids.shape, np.int64))
+    offered = ["native", "plain"] if native.available() else ["plain"]
+    fill = {"native": _native, "plain": _python}[choose_backend(backend, offered)]
+    status, filled = fill(probabilities, ids, thresholds, join, impatience)
     if status == _NOT_A_PROBABILITY:
         raise ValueError(
             "probabilities must be numbers of at least 0, in every pixel one above: look at the model"
         )
     if status == _NO_MEMORY:
         raise MemoryError(f"no memory to fill {ids.shape[1]}x{ids.shape[0]} pixels")
-    return np.asarray(probabilities.argmax(0), np.int64) if status == _NO_SEED else labels
+    if status == _NO_SEED:
+        best = probabilities.argmax(0)
+        return Filled(best.astype(np.int32), np.asarray(best, np.int64))
+    return filled
 
 
 def _native(
@@ -65,7 +117,7 @@ def _native(
     promote: NDArray[np.float64],
     join: float,
     impatience: float,
-) -> tuple[int, NDArray[np.int64]]:
+) -> tuple[int, Filled]:
     labels = np.empty(regions.shape, np.int64)
     mapping = np.empty(regions.shape, np.int32)
     status = native.library().dust_fill(
@@ -79,7 +131,7 @@ def _native(
         native.pointer(mapping),
         native.pointer(labels),
     )
-    return status, labels
+    return status, Filled(mapping, labels)
 
 
 def _python(
@@ -88,13 +140,13 @@ def _python(
     promote: NDArray[np.float64],
     join: float,
     impatience: float,
-) -> tuple[int, NDArray[np.int64]]:
+) -> tuple[int, Filled]:
     """Does the same without a compiler: slow, though it loops over pixels outside of regions alone."""
     num_classes, height, width = probabilities.shape
     vectors = probabilities.reshape(num_classes, -1).T.astype(np.float64)  # (H·W, K)
     mapping = regions.ravel().astype(np.int64)
     if not ((vectors >= 0) & (vectors <= 1e30)).all() or not (vectors.sum(1) > 0)[regions.ravel() < 0].all():
-        return _NOT_A_PROBABILITY, mapping
+        return _NOT_A_PROBABILITY, Filled(regions, mapping)
     num_regions = int(regions.max()) + 1
     stats = np.zeros((num_regions + num_classes, num_classes))
     np.add.at(stats, mapping[mapping >= 0], vectors[mapping >= 0])
@@ -106,7 +158,7 @@ def _python(
     sure = vectors[loose, best] >= promote[best]
     mapping[loose[sure]] = num_regions + best[sure]
     if (mapping < 0).all():
-        return _NO_SEED, mapping
+        return _NO_SEED, Filled(regions, mapping)
     now = [(int(pixel), vectors[pixel] / _sum(vectors[pixel]), 1.0) for pixel in loose[~sure]]
     while now:
         later = []
@@ -128,7 +180,8 @@ def _python(
             else:
                 later.append((pixel, vector, patience * impatience))
         now = later
-    return _DONE, stats.argmax(1)[mapping].reshape(height, width)
+    labels = stats.argmax(1)[mapping].reshape(height, width)
+    return _DONE, Filled(mapping.reshape(height, width).astype(np.int32), labels)
 
 
 def _sum(vector: NDArray[np.float64]) -> float:

@@ -6,19 +6,28 @@ components of the 4-neighbour grid without edges between two boundary pixels, wh
 The article's pseudo-code forgets to write its mask.
 """
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.kernels import native
+from segbench.kernels.backends import choose_backend
 
 
-def segment(boundary: NDArray[np.bool_] | NDArray[np.integer], min_size: int = 11) -> NDArray[np.int32]:
+def segment(
+    boundary: NDArray[np.bool_] | NDArray[np.integer],
+    min_size: int = 11,
+    *,
+    backend: Literal["auto", "plain", "native"] = "auto",
+) -> NDArray[np.int32]:
     """Divides an image into regions.
 
     Args:
         boundary: `(H, W)`, not 0 on boundary pixels.
         min_size: Pixels that a region needs, its boundary pixels included.
+        backend: `native` is C, `plain` needs no compiler.
 
     Returns:
         `(H, W)` ids from 0, in raster order of the regions' first pixels; −1 where the region is too small.
@@ -31,7 +40,9 @@ def segment(boundary: NDArray[np.bool_] | NDArray[np.integer], min_size: int = 1
     walls = np.ascontiguousarray(boundary, dtype=bool)
     if walls.size == 0:
         return np.empty(walls.shape, np.int32)
-    return _native(walls, min_size) if native.available() else _opencv(walls, min_size)
+    offered = ["native", "plain"] if native.available() else ["plain"]
+    divide = {"native": _native, "plain": _opencv}[choose_backend(backend, offered)]
+    return divide(walls, min_size)
 
 
 def _native(walls: NDArray[np.bool_], min_size: int) -> NDArray[np.int32]:

@@ -1,12 +1,15 @@
 """The contract of a task: what commands, callbacks and users may ask of any trained model."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import lightning as L
 from torch import Tensor, nn
 
 from segbench.inference.certainty import Certainty
+from segbench.inference.dense import Dense
 from segbench.metrics.split import SplitScores
+from segbench.postprocess.base import PostProcessor
 
 
 class Task(L.LightningModule, ABC):
@@ -19,6 +22,7 @@ class Task(L.LightningModule, ABC):
         palette: `K` RGB colours.
         counts: What evaluation counted, by split (`val`, `test`).
         cache_features: Views of each training image that training takes from the feature cache; 0 for none.
+        postprocess: What makes labels of probabilities in evaluation; None takes the likeliest class.
     """
 
     num_classes: int
@@ -27,6 +31,7 @@ class Task(L.LightningModule, ABC):
     palette: list[list[int]]
     counts: dict[str, SplitScores]
     cache_features: int = 0
+    postprocess: PostProcessor | None
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
@@ -73,4 +78,19 @@ class Task(L.LightningModule, ABC):
 
         Returns:
             Likeliest classes, their probabilities, and the entropy.
+        """
+
+    @abstractmethod
+    def dense(
+        self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
+    ) -> Iterator[Dense]:
+        """Computes full-size probabilities as in evaluation, which is large.
+
+        Args:
+            image: As in `segment`.
+            window: As in `segment`.
+            stride: As in `segment`.
+
+        Yields:
+            Class and boundary probabilities of one image after the other, before any post-processing.
         """

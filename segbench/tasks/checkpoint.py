@@ -6,6 +6,7 @@ from pydoc import locate
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
@@ -14,7 +15,7 @@ from segbench.tasks.base import Task
 
 # Packages whose classes a checkpoint may name, and the arguments of a task that are classes to be built.
 TRUSTED = {"segbench", "torch", "albumentations"}
-JOINTS = ("encoder", "necks", "decoder", "losses", "optimizer", "schedule")
+JOINTS = ("encoder", "necks", "decoder", "losses", "optimizer", "schedule", "postprocess")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -67,6 +68,36 @@ def model_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if class_path is None:
         raise ValueError("the checkpoint does not say how its model was built; train it through `segbench fit`")
     return {"class_path": class_path, "init_args": saved}
+
+
+def run_config(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """Extracts what was trained and on what, not where to write nor which callbacks to run.
+
+    Args:
+        checkpoint: From `read_checkpoint`; the file may be a stranger's.
+        path: For the message.
+
+    Returns:
+        `seed_everything`, `experiment`, `model`, `data` and the trainer's precision, as in YAML.
+
+    Raises:
+        ValueError: If there is no such configuration, or it names code that is not trusted.
+    """
+    ours = checkpoint.get("segbench")
+    if ours is None:
+        raise ValueError(f"{path} carries no configuration; give it by --config … --ckpt_path CKPT")
+    try:
+        saved = yaml.safe_load(ours["config"])
+        kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
+        kept["trainer"] = {"precision": saved["trainer"]["precision"]}
+        kept["data"]["init_args"].pop("cache_dir", None)
+    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{path} carries a configuration that is not understood ({type(error).__name__}); "
+            "give it by --config … --ckpt_path CKPT"
+        ) from error
+    check_trust(kept, path)
+    return kept
 
 
 def check_trust(config: Any, path: str | Path) -> None:

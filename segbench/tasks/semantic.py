@@ -1,7 +1,7 @@
 """Semantic segmentation: encoder → necks → decoder → losses and scores, and nothing but the wiring."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,7 +15,9 @@ from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder, weights_follow
 from segbench.inference import augment, sliding_window
 from segbench.inference.certainty import Certainty, certainty
+from segbench.inference.dense import Dense, dense
 from segbench.inference.sliding_window import WindowPrediction
+from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.metrics.split import SplitScores
@@ -23,6 +25,7 @@ from segbench.necks.base import IterativeNeck, Neck
 from segbench.optim.fused import prefer_fused
 from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Poly, Schedule
+from segbench.postprocess.base import PostProcessor
 from segbench.tasks.base import Task
 from segbench.types import Batch, FeatureInfo, Features, Prediction
 
@@ -53,6 +56,7 @@ class SemanticTask(Task):
         scales: list[float] | None = None,
         flip: bool = False,
         windows_per_batch: int = 4,
+        postprocess: Callable[[], PostProcessor] | None = None,
         compile: bool = False,  # noqa: A002 (the name torch gives it)
         cache_features: int = 0,
     ) -> None:
@@ -84,6 +88,9 @@ class SemanticTask(Task):
                 null for 1 alone. Segmenter's multi-scale scores take 0.5, 0.75, 1, 1.25, 1.5, 1.75 and `flip`.
             flip: In evaluation, see each scale mirrored as well.
             windows_per_batch: Windows that go through the model together.
+            postprocess: Probabilities and boundaries → labels in evaluation, such as
+                `segbench.postprocess.regions.Regions`; null takes the likeliest class of every pixel. The
+                boundary is the decoder's, or without a head for it, the edges of the likeliest classes.
             compile: Compile encoder, necks and decoder with torch.compile. Each new image size costs a
                 compilation, and after eight the rest runs uncompiled: set `window` where sizes vary.
             cache_features: Let a frozen encoder encode so many views of each training image once, and train on
@@ -140,6 +147,7 @@ class SemanticTask(Task):
         self.scales, self.flip = scales or [1.0], flip
         augment.check_scales(self.scales)
         self.windows_per_batch = windows_per_batch
+        self.postprocess = None if postprocess is None else postprocess()
         self._optimizer, self._schedule = optimizer, schedule
         self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
         self._compile = compile
@@ -192,6 +200,9 @@ class SemanticTask(Task):
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Tensor:
         """Labels every pixel as in evaluation; see the contract."""
+        if self.postprocess is not None:
+            found = self.dense(image, window, stride)
+            return torch.stack([_postprocessed(one, self.postprocess) for one in found])
         if stride is None and window is None:
             stride = self.stride
         return augment.segment(
@@ -219,6 +230,30 @@ class SemanticTask(Task):
             out_size=out_size,
             windows_per_batch=self.windows_per_batch,
         )
+
+    def dense(
+        self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
+    ) -> Iterator[Dense]:
+        """Computes probabilities as in evaluation; see the contract."""
+        if stride is None and window is None:
+            stride = self.stride
+        return dense(
+            image,
+            self._window_prediction_and_boundary,
+            self.num_classes,
+            scales=self.scales,
+            flip=self.flip,
+            window=window or self.window,
+            stride=stride,
+            resize=self.resize,
+            windows_per_batch=self.windows_per_batch,
+        )
+
+    def _window_prediction_and_boundary(self, image: Tensor) -> WindowPrediction:
+        prediction, size = self(image)
+        if prediction.boundary is None:
+            return WindowPrediction(prediction.logits, size)
+        return WindowPrediction(torch.cat([prediction.logits, prediction.boundary], dim=1), size)
 
     def _window_prediction(self, image: Tensor) -> WindowPrediction:
         prediction, size = self(image)
@@ -327,6 +362,13 @@ class SemanticTask(Task):
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _postprocessed(found: Dense, postprocess: PostProcessor) -> Tensor:
+    """Labels one image, `(H, W)`; the post-processor works on the CPU."""
+    probabilities, boundary = found
+    labels = torch.from_numpy(postprocess(probabilities.cpu().numpy(), boundary.cpu().numpy()))
+    return labels.to(probabilities.device, label_dtype(len(probabilities)))
 
 
 def _detached(prediction: Prediction) -> Prediction:

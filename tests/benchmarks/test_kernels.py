@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segbench.benchmarks import argmax, confusion, kernels, loss, merging
+from segbench.benchmarks import argmax, confusion, kernels, loss, merging, regions
 from segbench.benchmarks.section import Clock, Column
 
 CLOCK = Clock(torch.device("cpu"), repeats=1)
@@ -90,9 +90,21 @@ def test_wrong_kernels_are_found_out(monkeypatch):
     assert confusion.measure(CONFUSION, CLOCK)[1]["equal"] is False
 
 
+@pytest.mark.parametrize("step", ["clean-up", "SEGMENT", "DUST_FILL"])
+def test_regions_are_the_same_with_and_without_a_compiler(step, monkeypatch):
+    rows = measured(regions.section([regions.Case(step, 4, (48, 32), 0.2)]))
+    assert next(iter(rows)) == "plain"
+    assert all(row["same"] for row in rows.values())
+    assert rows["plain"]["ns_per_pixel"] == pytest.approx(1e9 * rows["plain"]["median_s"] / (48 * 32))
+    if step == "DUST_FILL":
+        monkeypatch.setattr(regions, "MOST_PLAIN", 48 * 32 - 1)
+        plain, *_ = regions.measure(regions.Case(step, 4, (48, 32), 0.2), CLOCK)
+        assert plain["reason"] == "takes seconds on so many pixels"
+
+
 def test_every_kernel_has_a_section_of_its_own():
     names = [section.name for section in kernels.sections()]
-    assert {"loss", "argmax", "merging", "confusion"} <= set(names)
+    assert {"loss", "argmax", "merging", "confusion", "regions"} <= set(names)
     assert len(set(names)) == len(names)
 
 

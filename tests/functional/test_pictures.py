@@ -72,3 +72,12 @@ def test_heat_grows_brighter():
     assert (np.diff(picture.sum(-1)[0, :4]) > 0).all()
     assert picture[0, 3].tolist() == picture[0, 4].tolist()
     assert picture[0, 2, 0] > picture[0, 2, 2]  # red before blue
+
+
+def test_regions_have_colours_of_their_own_and_none_is_black():
+    regions = np.arange(-1, 29, dtype=np.int32).reshape(5, 6)
+    picture = pictures.patchwork(regions)
+    assert picture.shape == (5, 6, 3)
+    assert (picture[0, 0] == 0).all()
+    assert len({tuple(color) for color in picture.reshape(-1, 3).tolist()}) == 30
+    assert not pictures.patchwork(np.full((2, 3), -1)).any()

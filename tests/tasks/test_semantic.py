@@ -11,8 +11,10 @@ from reference import slow_windows
 
 from segbench.decoders.linear import LinearDecoder
 from segbench.encoders.timm_vit import TimmViT
+from segbench.inference.dense import label_edges
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.necks.mean_shift import MeanShift
+from segbench.postprocess.base import PostProcessor
 from segbench.tasks.semantic import SemanticTask
 from segbench.types import Batch
 
@@ -167,6 +169,70 @@ def test_evaluation_takes_the_scales_and_flips_of_the_task():
     assert torch.equal(plain.certainty(image).classes[:, 0], plain.segment(image))
     with pytest.raises(ValueError, match="scales must be one or more positive factors, got"):
         make(depths=[0], scales=[0.0])
+
+
+class Witness(PostProcessor):
+    """Labels the left half 3, and keeps what it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, probabilities, boundary):
+        self.seen.append((probabilities, boundary))
+        labels = probabilities.argmax(0)
+        labels[:, : labels.shape[1] // 2] = 3
+        return labels
+
+
+def test_a_post_processor_has_the_last_word_in_every_evaluation():
+    options = {"window": (32, 32), "stride": (16, 16), "flip": True}
+    task = make(depths=[0], postprocess=Witness, **options).eval()
+    image = torch.randint(0, 256, (2, 3, 64, 80), dtype=torch.uint8)
+    label = torch.full((2, 64, 80), 3, dtype=torch.uint8)
+    certain = task.certainty(image)
+    expected = certain.classes[:, 0].clone()
+    expected[..., :40] = 3
+    batch = Batch(image, label, ("a", "b"))
+    with torch.inference_mode():
+        found = [task.segment(image), task.validation_step(batch, 0), task.test_step(batch, 0)]
+        found.append(task.predict_step(batch, 0))
+    for labels in found:
+        assert labels.dtype == torch.uint8
+        assert torch.equal(labels, expected)
+    assert len(task.postprocess.seen) == 8
+    for split in ("val", "test"):
+        assert task.counts[split].ledger().total(4)[3, 3] == (expected == 3).sum()
+    for index, (probabilities, boundary) in enumerate(task.postprocess.seen[:2]):
+        assert probabilities.shape == (4, 64, 80)
+        torch.testing.assert_close(torch.from_numpy(probabilities.max(0)), certain.probabilities[index, 0])
+        assert torch.equal(torch.from_numpy(boundary), label_edges(certain.classes[index, 0]))
+    calls = len(task.postprocess.seen)
+    assert torch.equal(task.segment(image, window=(64, 80))[..., :40], expected[..., :40])
+    by_call = torch.from_numpy(task.postprocess.seen[calls][0])
+    assert not torch.equal(by_call, torch.from_numpy(task.postprocess.seen[0][0]))
+
+
+def test_the_boundary_head_reaches_the_post_processor():
+    class Headed(LinearDecoder):
+        def forward(self, features):
+            prediction = super().forward(features)
+            return prediction._replace(boundary=prediction.logits[:, :1] - 1)
+
+    names, palette = ["a", "b"], [[0, 0, 0], [255, 255, 255]]
+    task = SemanticTask(
+        partial(TimmViT, depths=[0], pretrained=False),
+        Headed,
+        (32, 32),
+        2,
+        names,
+        palette,
+        postprocess=Witness,
+    ).eval()
+    image = torch.randint(0, 256, (1, 3, 40, 48), dtype=torch.uint8)
+    task.segment(image)
+    ((probabilities, boundary),) = task.postprocess.seen
+    torch.testing.assert_close(torch.from_numpy(probabilities), task.logits(image)[0].softmax(0))
+    torch.testing.assert_close(torch.from_numpy(boundary), (task.logits(image)[0, 0] - 1).sigmoid())
 
 
 PHOTOGRAPH = """

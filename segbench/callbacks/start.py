@@ -1,0 +1,87 @@
+"""Training that begins with the weights of another run, some parts fresh, the others frozen if wished.
+
+Source: the three stages of the attention U-Net's code, https://github.com/dmitri-chouchkov/fashion-segmentation:
+a plain bottleneck, then a fresh one of attention with all else frozen, then the whole.
+"""
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from segbench.tasks.checkpoint import read_checkpoint
+
+
+class Start(L.Callback):
+    """Fills the model before training. The CLI leaves that out where a run goes on with its own weights."""
+
+    def __init__(
+        self, checkpoint: str | None = None, fresh: list[str] | None = None, freeze: bool = False
+    ) -> None:
+        """Takes the options.
+
+        Args:
+            checkpoint: Whose weights training starts from; null for those the model is built with.
+            fresh: Modules that keep the weights they are built with, such as `decoder.bottleneck`; only they
+                may differ from the checkpoint's.
+            freeze: Train the fresh modules alone.
+
+        Raises:
+            ValueError: If all would be frozen.
+        """
+        if freeze and not fresh:
+            raise ValueError("start.freeze would freeze every weight: name what is trained by start.fresh")
+        self.checkpoint = checkpoint
+        self.fresh = list(fresh or [])
+        self.freeze = freeze
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Loads and freezes, before optimisers are built.
+
+        Raises:
+            ValueError: If a fresh module is none of the model's, or weights do not fit.
+        """
+        if stage != "fit":
+            return
+        for name in self.fresh:
+            if not any(key.startswith(f"{name}.") for key in pl_module.state_dict()):
+                raise ValueError(f"start.fresh: the model has no weights in '{name}'; try decoder.bottleneck")
+        if self.checkpoint is not None:
+            fill(pl_module, read_checkpoint(self.checkpoint)["state_dict"], self.fresh, self.checkpoint)
+        if self.freeze:
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad_(_is_in(name, self.fresh))
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], fresh: list[str], path: str) -> None:
+    """Copies weights into a model and says how many.
+
+    Args:
+        model: All its weights are copied but those of fresh modules.
+        weights: By name; those in fresh modules are not looked at.
+        fresh: Names of modules.
+        path: Where the weights come from, for messages.
+
+    Raises:
+        ValueError: If a weight is missing, left over, or of another shape.
+    """
+    ours = {name: value for name, value in model.state_dict().items() if not _is_in(name, fresh)}
+    theirs = {name: value for name, value in weights.items() if not _is_in(name, fresh)}
+    wrong = [
+        *(name for name in sorted(ours.keys() ^ theirs.keys())),
+        *(name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape),
+    ]
+    if wrong:
+        raise ValueError(
+            f"start.checkpoint: {path} differs from this model in {len(wrong)} weights, such as {wrong[0]}; "
+            "name the modules that are to stay fresh by start.fresh, or use the configuration of that run"
+        )
+    model.load_state_dict(theirs, strict=False)  # what is missing was found out above
+    new = sum(value.numel() for name, value in model.state_dict().items() if _is_in(name, fresh))
+    rank_zero_info(
+        f"{sum(value.numel() for value in theirs.values()):,} weights from {path}; "
+        + (f"{new:,} are fresh: {', '.join(fresh)}" if fresh else "none is fresh")
+    )
+
+
+def _is_in(name: str, modules: list[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
