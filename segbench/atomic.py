@@ -1,6 +1,6 @@
 """Files that appear whole or not at all."""
 
-import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +16,10 @@ def replacing(path: Path) -> Iterator[Path]:
         path: Where the file is to stand.
 
     Yields:
-        Where to write it first: in the same folder, under a name of this process.
+        Where to write it first: in the same folder, under a name that nobody else has. (Not the process number
+        alone: machines and containers that share a folder have the same numbers.)
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         yield draft
         draft.replace(path)

@@ -12,7 +12,7 @@ def choose_backend(wanted: str, offered: Sequence[str]) -> str:
 
     Args:
         wanted: An argument of the caller. "auto" takes what the environment variable SEGBENCH_KERNELS says,
-            where that is offered here.
+            where that is offered here; for "plain" the plainest that is.
         offered: What can compute the case at hand, the fastest first.
 
     Returns:
@@ -25,7 +25,9 @@ def choose_backend(wanted: str, offered: Sequence[str]) -> str:
         if wanted not in offered:
             raise ValueError(f"backend is {wanted!r}; here there are auto, {', '.join(offered)}")
         return wanted
-    preferred = os.environ.get(VARIABLE, "auto")
+    preferred = os.environ.get(VARIABLE) or "auto"
     if preferred not in ("auto", *NAMES):
         raise ValueError(f"{VARIABLE} is {preferred!r}; choose auto, {', '.join(NAMES)}")
+    if preferred == "plain":
+        return offered[-1]
     return preferred if preferred in offered else offered[0]

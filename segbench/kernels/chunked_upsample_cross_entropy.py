@@ -11,6 +11,7 @@ from segbench.functional.pixel_runs import fold_, interpolate, sort_into_runs
 # Upsampled logits in flight. CPU: they stay in cache. Elsewhere: so many that launches do not count.
 BAND_BYTES_CPU = 8 << 20
 BAND_BYTES_DEVICE = 128 << 20
+FLOOR = -1e30  # logits of classes that were masked out: small, and differences stay finite
 
 
 def loss_and_gradient(
@@ -49,7 +50,7 @@ def loss_and_gradient(
         class_weight = weight.detach().to(class_weight)
 
     # Softmax does not mind the shift, and exp cannot overflow after it.
-    cells = logits.to(dtype) - logits.amax(1, keepdim=True).to(dtype)
+    cells = (logits.to(dtype) - logits.amax(1, keepdim=True).to(dtype)).clamp_(min=FLOOR)  # nan stays
     # Where neighbours disagree wildly, all classes may underflow between them. Elsewhere than on the CPU that
     # is taken for granted, since a look would wait for the device.
     tame = device.type == "cpu" and bool(cells.amin() > 0.9 * math.log(torch.finfo(dtype).tiny))

@@ -60,8 +60,8 @@ def count_pairs(labels: Tensor, targets: Tensor, num_classes: int, ignore_index:
     pixels = labels.numel()
     parts = max(1, min(torch.get_num_threads(), pixels // PART_PIXELS))
     cuts = [pixels * part // parts for part in range(parts + 1)]
-    counts = torch.empty(parts, num_classes, num_classes, dtype=torch.int64)
-    highest = torch.empty(parts, 2, dtype=torch.int32)
+    counts = labels.new_empty((parts, num_classes, num_classes), dtype=torch.int64)
+    highest = labels.new_empty((parts, 2), dtype=torch.int32)
     native.in_parallel(partial(_count_part, labels, targets, cuts, ignore_index, counts, highest), parts)
     label, target = highest.amax(0).tolist()
     return PairCounts(counts[0] if parts == 1 else counts.sum(0), label, target)
@@ -77,7 +77,7 @@ def _count_part(
     part: int,
 ) -> None:
     piece, num_classes = slice(cuts[part], cuts[part + 1]), counts.shape[-1]
-    tables = torch.zeros(2, num_classes + 1, num_classes, dtype=torch.int32)
+    tables = labels.new_zeros((2, num_classes + 1, num_classes), dtype=torch.int32)
     native.library().count_pairs(
         native.pointer(labels.view(-1)[piece]),
         native.pointer(targets.view(-1)[piece]),

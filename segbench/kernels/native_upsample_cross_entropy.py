@@ -48,7 +48,9 @@ def loss_and_gradient(
         )
     batch, classes, height, width = logits.shape
     logits, target = logits.float().contiguous(), target.contiguous()
-    weight = torch.ones(classes, device=_CPU) if weight is None else weight.float().contiguous()
+    if weight is None:
+        weight = logits.new_ones(classes)  # not of the default type, which may be bf16
+    weight = weight.float().contiguous()
     if pixel_weight is not None:
         pixel_weight = pixel_weight.float().contiguous()
     rows = _runs(height, padded[0], target.shape[1], None)

@@ -119,7 +119,7 @@ def loss_and_gradient(
     num_rows, num_columns = len(rows.runs), len(columns.runs)
 
     # Classes side by side, in powers of two, so that the kernel needs no product per exponential.
-    cells = torch.empty(batch, height, width, num_classes, device=logits.device)
+    cells = logits.new_empty((batch, height, width, num_classes), dtype=torch.float32)
     torch.mul(logits.detach().permute(0, 2, 3, 1).float(), 1 / math.log(2), out=cells)
     target = target.contiguous()
     if smoothing and weight is None:
@@ -329,7 +329,7 @@ def _run_kernel(
         )
         cost = log_mass - _mix(own_above, own_below, down)  # in bits
         if CLIP:
-            loss += hard * tl.minimum(cost, clip)
+            loss += hard * tl.where(cost >= clip, clip, cost)  # unlike the minimum, nan stays nan
             hard = tl.where(cost < clip, hard, 0.0)
         else:
             hard *= 1 - smoothing

@@ -19,6 +19,7 @@ Backend = Literal["auto", "plain", "chunked", "native"]
 
 PART_PIXELS = 1 << 14  # below that a second thread takes longer to wake than it saves
 _LANES = 16  # as in argmax.c
+_CPU = torch.device("cpu")  # and types too are named, since defaults may be set, as by precision: bf16-true
 
 
 def upsample_argmax(logits: Tensor, size: tuple[int, int], *, backend: Backend = "auto") -> Tensor:
@@ -135,7 +136,7 @@ def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) 
     library, pointer, c_int64 = native.library(), native.pointer, ctypes.c_int64
     height, num_classes, width = cells.shape
     cells = cells.float().transpose(1, 2).contiguous()  # (h, w, K)
-    leaders = torch.empty(height, width, dtype=torch.int32)
+    leaders = torch.empty(height, width, dtype=torch.int32, device=_CPU)
     down, across = _runs(rows), _runs(columns)
     parts = min(down.runs, max(1, min(4 * torch.get_num_threads(), out.numel() // PART_PIXELS)))
 
@@ -148,9 +149,9 @@ def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) 
         return finite
 
     def label_rows(part: int) -> None:
-        scratch = torch.empty(num_classes * (2 + down.most * _LANES))
-        candidates = torch.empty(num_classes + 1, dtype=torch.int32)
-        corners = torch.empty(down.most * across.most, dtype=torch.int64)
+        scratch = torch.empty(num_classes * (2 + down.most * _LANES), dtype=torch.float32, device=_CPU)
+        candidates = torch.empty(num_classes + 1, dtype=torch.int32, device=_CPU)
+        corners = torch.empty(down.most * across.most, dtype=torch.int64, device=_CPU)
         library.label_rows(
             *(pointer(cells), c_int64(width), c_int64(num_classes), pointer(leaders)),
             *(ctypes.byref(down), ctypes.byref(across)),
@@ -169,8 +170,8 @@ def _runs(axis: AxisMap) -> _Axis:
     """Gathers outputs that are made of the same cells into runs."""
     taps = (axis.weight != 0).sum(1)
     changes = (axis.source[1:] != axis.source[:-1]).any(1) | (taps[1:] != taps[:-1])
-    first = torch.cat((torch.zeros(1, dtype=torch.int64), changes.nonzero()[:, 0] + 1))
-    start = torch.cat((first, torch.tensor([len(taps)])))
+    first = torch.cat((taps.new_zeros(1), changes.nonzero()[:, 0] + 1))
+    start = torch.cat((first, taps.new_tensor([len(taps)])))
     numbers = [start.int(), taps[first].int(), axis.source[first].int(), axis.weight.float()]
     tensors = [tensor.contiguous() for tensor in numbers]
     runs = _Axis(*map(native.pointer, tensors), len(first), axis.source.shape[1])

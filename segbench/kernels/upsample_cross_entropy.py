@@ -143,7 +143,7 @@ _fused.register_autograd(_backward, setup_context=_save)
 
 def _named(backend: str) -> str:
     """Asks the environment where the caller leaves the choice."""
-    chosen = os.environ.get("SEGBENCH_KERNELS", "auto") if backend == "auto" else backend
+    chosen = (os.environ.get("SEGBENCH_KERNELS") or "auto") if backend == "auto" else backend
     if chosen not in get_args(Backend):
         source = "SEGBENCH_KERNELS" if backend == "auto" else "backend"
         raise ValueError(f"{source} is {chosen!r}; choose one of {', '.join(get_args(Backend))}")

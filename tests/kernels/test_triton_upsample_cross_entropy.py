@@ -211,3 +211,21 @@ def test_compiles_for_a_gpu_that_need_not_be_there(tmp_path):
     subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment | {"TRITON_CACHE_DIR": str(tmp_path)}, check=True
     )
+
+
+def test_the_default_type_is_no_matter():
+    logits, target, *_ = problem(1, 5, 2, 2, 16, 16)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as inside a step under `precision: bf16-true`
+    try:
+        result = ours(logits, target)
+    finally:
+        torch.set_default_dtype(before)
+    check(result, expected(logits, target))
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # of the interpreter
+def test_nan_is_not_clipped_away():
+    logits, target, *_ = problem(1, 5, 2, 2, 16, 16)
+    logits[0, 0] = torch.nan
+    assert ours(logits, target, clip=1.5)[0].isnan()

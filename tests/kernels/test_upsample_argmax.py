@@ -177,3 +177,28 @@ def test_the_environment_is_obeyed(backend, monkeypatch):
     monkeypatch.setenv("SEGBENCH_KERNELS", backend)
     upsample_argmax(random_logits(1, 5, 4, 4), (8, 8))
     assert called == {"plain": [], "chunked": ["chunked"], "native": ["native", "chunked"]}[backend]
+
+
+@pytest.mark.parametrize("variable", ["plain", "chunked"])
+def test_the_environment_keeps_tiles_off_native_code(variable, monkeypatch):
+    monkeypatch.setenv("SEGBENCH_KERNELS", variable)
+    monkeypatch.setattr(module, "_argmax_native", None)
+    cells, out = random_logits(4, 5, 4), torch.empty(8, 8, dtype=torch.uint8)
+    argmax_tiles(cells, bilinear_map(4, 8), bilinear_map(4, 8), out=out)
+    full = F.interpolate(cells.transpose(0, 1)[None], (8, 8), mode="bilinear")
+    assert torch.equal(out.long(), full.argmax(1)[0])
+
+
+@compiled
+def test_scratch_is_as_large_as_c_takes_it_whatever_the_default_type(monkeypatch):
+    before, asked, empty = torch.get_default_dtype(), [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: asked.append(empty(*a, **k)) or asked[-1])
+    torch.set_default_dtype(torch.bfloat16)  # as inside a step under `precision: bf16-true`
+    try:
+        logits = random_logits(1, 150, 4, 4, dtype=torch.float32)
+        labels = upsample_argmax(logits, (64, 64), backend="native")
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(labels, upsample_argmax(logits, (64, 64), backend="plain"))
+    assert asked
+    assert not any(tensor.dtype == torch.bfloat16 for tensor in asked)

@@ -536,3 +536,41 @@ def test_slow_reference_agrees_with_torch():
     logits, target, weight = problem((1, 3, 3, 4, 9, 7))
     slow = slow_upsample_cross_entropy(logits.detach().numpy(), target.numpy(), 255, weight.numpy(), 0.2)
     assert np.isclose(slow, torch_loss(logits, target, weight=weight, label_smoothing=0.2).item(), atol=1e-12)
+
+
+@pytest.fixture
+def half_by_default():
+    """As inside a step under `precision: bf16-true`."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_the_default_type_is_no_matter(backend, half_by_default):
+    logits, target, _ = problem((2, 5, 4, 4, 64, 64), torch.float32)
+    expected = value_and_gradient(torch_loss(logits, target), logits)
+    loss = value_and_gradient(upsample_cross_entropy(logits, target, backend=backend), logits)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", FUSED)
+def test_masked_classes_cost_nothing(backend):
+    logits, target, _ = problem((2, 5, 4, 4, 64, 64), torch.float32)
+    target = target.where(target != 3, 2)
+    masked = torch.cat((logits[:, :3], torch.full_like(logits[:, :1], -torch.inf), logits[:, 4:]), 1)
+    left = torch.cat((logits[:, :3], logits[:, 4:]), 1)
+    expected = torch_loss(left, target.where(target != 4, 3))
+    masked = masked.detach().requires_grad_()
+    loss, grad = value_and_gradient(upsample_cross_entropy(masked, target, backend=backend), masked)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-7)
+    assert grad.isfinite().all()
+    assert (grad[:, 3] == 0).all()
+
+
+@compiled
+def test_an_empty_variable_is_none(monkeypatch):
+    monkeypatch.setenv("SEGBENCH_KERNELS", "")
+    logits, target, _ = problem((1, 3, 2, 2, 8, 8), torch.float32)
+    upsample_cross_entropy(logits, target)
