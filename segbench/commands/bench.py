@@ -96,7 +96,11 @@ def models(
     Raises:
         ValueError: If a number is out of range, a folder has no models, or the plot exists or has no runs.
     """
-    numbers = {"batch_size": batch_size, "num_classes": num_classes or 1, "img_size": min(img_size or (1, 1))}
+    numbers = {
+        "batch_size": batch_size,
+        "num_classes": 1 if num_classes is None else num_classes,
+        "img_size": min(img_size or (1, 1)),
+    }
     if wrong := [f"{name} is {number}" for name, number in numbers.items() if number < 1]:
         raise ValueError(f"{wrong[0]}; give at least 1")
     if (plot is None) != (not runs):

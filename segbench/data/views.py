@@ -70,12 +70,12 @@ def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
         ) from None
     layout = data.layout
     return {
-        "dataset": type(data).__qualname__,
+        "dataset": _name(data),
         "images": len(pairs),
         "files": files.hexdigest(),
-        "layout": f"{type(layout).__qualname__} {vars(layout)}",
+        "layout": f"{_name(layout)} {vars(layout)}",
         "labels": [spec.num_classes, spec.ignore_index, spec.complete, sorted(spec.remap.items())],
-        "transforms": f"{type(data.augment).__qualname__} {transforms}",
+        "transforms": f"{_name(data.augment)} {transforms}",
         "seed": VIEW_SEED,
         "versions": {name: package_version(name) for name in _PACKAGES},
     }
@@ -87,3 +87,7 @@ def package_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _name(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

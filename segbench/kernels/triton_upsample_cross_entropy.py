@@ -121,6 +121,7 @@ def loss_and_gradient(
     # Classes side by side, in powers of two, so that the kernel needs no product per exponential.
     cells = logits.new_empty((batch, height, width, num_classes), dtype=torch.float32)
     torch.mul(logits.detach().permute(0, 2, 3, 1).float(), 1 / math.log(2), out=cells)
+    cells.clamp_(min=-1e30)  # of masked classes: -inf times a share of 0 would be nan
     target = target.contiguous()
     if smoothing and weight is None:
         weight = cells.new_ones(num_classes)

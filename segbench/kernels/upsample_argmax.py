@@ -22,10 +22,12 @@ _LANES = 16  # as in argmax.c
 _CPU = torch.device("cpu")  # and types too are named, since defaults may be set, as by precision: bf16-true
 
 
+@torch.no_grad()  # labels have no gradient, and each tile would keep its graph
 def upsample_argmax(logits: Tensor, size: tuple[int, int], *, backend: Backend = "auto") -> Tensor:
     """Computes the class of every pixel after bilinear upsampling with `align_corners=False`.
 
-    Of classes that tie, the lowest index wins. Logits below float32 are interpolated in float32.
+    Of classes that tie, the lowest index wins. Logits below float32 are interpolated in float32. Beside
+    infinite or nan logits `plain` may differ from the others, which leave out cells of weight 0.
 
     Args:
         logits: `(B, K, h, w)` at any stride.

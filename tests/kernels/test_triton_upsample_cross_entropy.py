@@ -1,3 +1,4 @@
+import math
 import os
 import subprocess
 import sys
@@ -157,6 +158,17 @@ def test_a_label_that_is_no_class_makes_everything_nan(label):
     assert loss.isnan()
     assert total.isnan()
     assert gradient.isnan().all()
+
+
+def test_masked_classes_stay_masked():
+    logits, target, *_ = problem(1, 4, 2, 2, 4, 4)
+    logits[:, 3] = -math.inf
+    target.clamp_(max=2)
+    three = ours(logits[:, :3].contiguous(), target)
+    four = ours(logits, target)
+    torch.testing.assert_close(four[0], three[0])
+    torch.testing.assert_close(four[2][:, :3], three[2])
+    assert (four[2][:, 3] == 0).all()
 
 
 def test_float64_is_refused():
