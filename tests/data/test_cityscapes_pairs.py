@@ -141,7 +141,7 @@ def test_photographs_come_without_their_labels(twin):
 def test_without_augmentation_training_sees_the_files(twin):
     data = module(twin, augment=False)
     for batch in data.train_dataloader():
-        for image, label, name in zip(*batch, strict=True):
+        for image, label, name in zip(batch.image, batch.label, batch.name, strict=True):
             index = [pair.name for pair in data.dataset("train").pairs].index(name)
             sample = data.dataset("train").read(index)
             assert np.array_equal(image.permute(1, 2, 0), sample.image)
