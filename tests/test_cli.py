@@ -251,7 +251,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("stop_after", [3, 6, 8])  # mid-epoch; at a validation; in the second epoch
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after, precision):
     options = [
         "--trainer.max_steps",

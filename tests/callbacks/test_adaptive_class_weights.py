@@ -277,6 +277,7 @@ def share(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_weigh_as_one_and_either_may_write_the_checkpoint(tmp_path):
     multiprocessing.spawn(share, (str(tmp_path),), nprocs=2)
     callback, _, history = train(slice(None), CrossEntropy(3, 255), interval=3)

@@ -92,6 +92,7 @@ def test_a_fault_is_named_by_its_check(cls, fault):
     assert failed.keys() - fault.keys() <= also.get(cls, set())
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_unused_parameter():
     (result,) = examine(subject(broken.UnusedParameter), ["ddp"])
     assert result.outcome == "failed"
