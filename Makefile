@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A process for each core, each with one thread; more than eight would only import torch more often.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint type format bench lock clean
@@ -24,7 +26,7 @@ demo: $(READY) ## train the mean-shift decoder on drawn scenes (minutes on two c
 		--model.init_args.encoder.init_args.drop_path_rate 0  # stochastic depth is for longer trainings
 
 test: $(READY) ## run the tests, less the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -14,7 +14,7 @@ from segbench.benchmarks.maps import smooth_logits
 from segbench.benchmarks.plain import merge
 from segbench.benchmarks.section import CASE, COSTS, VARIANT, Clock, Row, Section, compare
 from segbench.inference import sliding_window
-from segbench.inference.sliding_window import WindowPrediction, anchors
+from segbench.inference.sliding_window import WindowPrediction, Windows, anchors
 
 PATCH = 16
 
@@ -115,4 +115,4 @@ def _segment(case: Case, image: Tensor, predictions: Tensor) -> Tensor:
     def forward(crops: Tensor) -> WindowPrediction:
         return WindowPrediction(torch.stack([next(waiting) for _ in crops]), (case.window, case.window))
 
-    return sliding_window.segment(image, forward, window=case.window, stride=case.stride)
+    return sliding_window.segment(image, forward, Windows(case.window, case.stride))

@@ -10,13 +10,14 @@ probabilities at full size is kept; here all views stay at low resolution and ar
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from segbench.functional.axis_map import Tile, rectangle
 from segbench.inference import sliding_window
-from segbench.inference.sliding_window import Forward, Mosaic, mosaics
+from segbench.inference.sliding_window import WHOLE, Forward, Mosaic, Windows, mosaics
 from segbench.kernels.upsample_argmax import label_dtype
 
 # Probabilities of a tile; a softmax holds three such. In the cache of a core; on a GPU launches do not count.
@@ -24,20 +25,25 @@ TILE_BYTES_CPU = 1 << 20
 TILE_BYTES_DEVICE = 1 << 26
 
 
+class Views(NamedTuple):
+    """How often, and how, an image is seen.
+
+    Attributes:
+        scales: Factors of `windows.resize`, or of the image's own size.
+        flip: Whether each scale is seen mirrored as well.
+        windows: How each view is cut up. With several views, a batch of windows is of one view of one image.
+    """
+
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+    windows: Windows = WHOLE
+
+
+ONE_VIEW = Views()
+
+
 @torch.no_grad()
-def segment(
-    image: Tensor,
-    forward: Forward,
-    *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
-    out_size: tuple[int, int] | None = None,
-    windows_per_batch: int = 4,
-    tile_bytes: int | None = None,
-) -> Tensor:
+def segment(image: Tensor, forward: Forward, views: Views = ONE_VIEW) -> Tensor:
     """Labels every pixel by the class of the highest probability, on average over all views.
 
     One view alone is what `segbench.inference.sliding_window.segment` does, without any softmax.
@@ -45,14 +51,7 @@ def segment(
     Args:
         image: `(B, 3, H, W)` RGB, uint8 or float on the same 0..255 scale.
         forward: Predicts a batch of windows.
-        scales: Factors of `resize`, or of the image's own size.
-        flip: Whether each scale is seen mirrored as well.
-        window: As in `sliding_window.segment`.
-        stride: As in `sliding_window.segment`.
-        resize: As in `sliding_window.segment`.
-        out_size: As in `sliding_window.segment`.
-        windows_per_batch: As in `sliding_window.segment`; with several views, of one view of one image.
-        tile_bytes: As in `sliding_window.segment`.
+        views: How the image is seen.
 
     Returns:
         `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more; the lowest of equal classes wins.
@@ -60,52 +59,27 @@ def segment(
     Raises:
         ValueError: If an argument or what `forward` returned does not fit.
     """
-    check_scales(scales)
-    if len(scales) == 1 and not flip:
-        return sliding_window.segment(
-            image,
-            forward,
-            window=window,
-            stride=stride,
-            resize=_limits(image, resize, scales[0]),
-            out_size=out_size or (image.shape[-2], image.shape[-1]),
-            windows_per_batch=windows_per_batch,
-            tile_bytes=tile_bytes,
-        )
+    check_scales(views.scales)
+    if len(views.scales) == 1 and not views.flip:
+        return sliding_window.segment(image, forward, _scaled(image, views.windows, views.scales[0]))
     results = []
     for one in torch.split(image, 1):
-        seen = views(one, forward, scales, flip, window, stride, resize, out_size, windows_per_batch)
+        seen = predict_views(one, forward, views)
         cells, rows, columns = seen[0]
         labels = cells.new_empty((len(rows.source), len(columns.source)), dtype=label_dtype(cells.shape[1]))
-        for tile in probability_tiles(seen, tile_bytes):
+        for tile in probability_tiles(seen, views.windows.tile_bytes):
             labels[tile.rows, tile.columns] = tile.values.max(1).indices
         results.append(labels)
     return torch.stack(results)
 
 
-def views(
-    image: Tensor,
-    forward: Forward,
-    scales: Sequence[float],
-    flip: bool,
-    window: int | tuple[int, int] | None,
-    stride: int | tuple[int, int] | None,
-    resize: tuple[int, int] | None,
-    out_size: tuple[int, int] | None,
-    windows_per_batch: int,
-) -> list[Mosaic]:
+def predict_views(image: Tensor, forward: Forward, views: Views) -> list[Mosaic]:
     """Predicts all views of one image.
 
     Args:
         image: `(1, 3, H, W)`.
         forward: As in `segment`.
-        scales: As in `segment`.
-        flip: As in `segment`.
-        window: As in `segment`.
-        stride: As in `segment`.
-        resize: As in `segment`.
-        out_size: As in `segment`.
-        windows_per_batch: As in `segment`.
+        views: As in `segment`.
 
     Returns:
         A mosaic of each scale, and of its mirror image behind it, all of one output size.
@@ -113,20 +87,10 @@ def views(
     Raises:
         ValueError: As in `segment`.
     """
-    check_scales(scales)
+    check_scales(views.scales)
     seen: list[Mosaic] = []
-    for scale, mirrored in product(scales, (False, True) if flip else (False,)):
-        limits = _limits(image, resize, scale)
-        seen += mosaics(
-            image,
-            forward,
-            window,
-            stride,
-            limits,
-            out_size or (image.shape[-2], image.shape[-1]),
-            windows_per_batch,
-            mirrored,
-        )
+    for scale, mirrored in product(views.scales, (False, True) if views.flip else (False,)):
+        seen += mosaics(image, forward, _scaled(image, views.windows, scale), mirrored)
     return seen
 
 
@@ -156,7 +120,7 @@ def check_scales(scales: Sequence[float]) -> None:
     """Refuses scales that no image can have.
 
     Args:
-        scales: As in `segment`.
+        scales: As in `Views`.
 
     Raises:
         ValueError: If there is none, or one is not positive.
@@ -165,9 +129,10 @@ def check_scales(scales: Sequence[float]) -> None:
         raise ValueError(f"scales must be one or more positive factors, got {list(scales)}")
 
 
-def _limits(image: Tensor, resize: tuple[int, int] | None, scale: float) -> tuple[int, int] | None:
-    """Scales the limits of `resize`, or the image's size, as `MultiScaleFlipAug` does."""
-    if resize is None and scale == 1:
-        return None
-    long, short = resize or (max(image.shape[-2:]), min(image.shape[-2:]))
-    return max(1, int(long * scale)), max(1, int(short * scale))
+def _scaled(image: Tensor, windows: Windows, scale: float) -> Windows:
+    """Scales the limits of `resize`, or the image's size, as `MultiScaleFlipAug` does; labels stay as large."""
+    if windows.resize is None and scale == 1:
+        return windows
+    long, short = windows.resize or (max(image.shape[-2:]), min(image.shape[-2:]))
+    limits = max(1, int(long * scale)), max(1, int(short * scale))
+    return windows._replace(resize=limits, out_size=windows.out_size or (image.shape[-2], image.shape[-1]))

@@ -1,13 +1,12 @@
 """How sure a model is of each pixel: its likeliest classes, and the entropy of its probabilities."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segbench.inference.augment import probability_tiles, views
+from segbench.inference.augment import ONE_VIEW, Views, predict_views, probability_tiles
 from segbench.inference.sliding_window import Forward
 from segbench.kernels.upsample_argmax import label_dtype
 
@@ -27,34 +26,14 @@ class Certainty(NamedTuple):
 
 
 @torch.no_grad()
-def certainty(
-    image: Tensor,
-    forward: Forward,
-    *,
-    top: int = 1,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
-    out_size: tuple[int, int] | None = None,
-    windows_per_batch: int = 4,
-    tile_bytes: int | None = None,
-) -> Certainty:
+def certainty(image: Tensor, forward: Forward, views: Views = ONE_VIEW, *, top: int = 1) -> Certainty:
     """Computes probabilities as evaluation does and keeps of each pixel what is worth showing.
 
     Args:
         image: As in `segbench.inference.augment.segment`.
         forward: As there.
+        views: As there; a smaller `out_size` saves nearly all of the time.
         top: `k`, how many classes are kept.
-        scales: As there.
-        flip: As there.
-        window: As there.
-        stride: As there.
-        resize: As there.
-        out_size: As there; a smaller one saves nearly all of the time.
-        windows_per_batch: As there.
-        tile_bytes: As there.
 
     Returns:
         The classes, probabilities and entropies.
@@ -64,7 +43,7 @@ def certainty(
     """
     results = []
     for one in torch.split(image, 1):
-        seen = views(one, forward, scales, flip, window, stride, resize, out_size, windows_per_batch)
+        seen = predict_views(one, forward, views)
         cells, rows, columns = seen[0]
         size, num_classes = (len(rows.source), len(columns.source)), cells.shape[1]
         if not 1 <= top <= num_classes:
@@ -72,7 +51,7 @@ def certainty(
         classes = cells.new_empty((top, *size), dtype=label_dtype(num_classes))
         probabilities = cells.new_empty((top, *size), dtype=torch.float32)
         entropy = cells.new_empty(size, dtype=torch.float32)
-        for tile in probability_tiles(seen, tile_bytes):
+        for tile in probability_tiles(seen, views.windows.tile_bytes):
             best = tile.values.topk(top, dim=1)
             classes[:, tile.rows, tile.columns] = best.indices.transpose(0, 1).to(classes.dtype)
             probabilities[:, tile.rows, tile.columns] = best.values.transpose(0, 1).float()

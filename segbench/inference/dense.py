@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from segbench.functional.boundary import boundary_target
-from segbench.inference.augment import probability_tiles, views
+from segbench.inference.augment import ONE_VIEW, Views, predict_views, probability_tiles
 from segbench.inference.sliding_window import Forward, Mosaic
 
 
@@ -29,34 +29,14 @@ class Dense(NamedTuple):
 
 
 @torch.no_grad()
-def dense(
-    image: Tensor,
-    forward: Forward,
-    num_classes: int,
-    *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
-    out_size: tuple[int, int] | None = None,
-    windows_per_batch: int = 4,
-    tile_bytes: int | None = None,
-) -> Iterator[Dense]:
+def dense(image: Tensor, forward: Forward, num_classes: int, views: Views = ONE_VIEW) -> Iterator[Dense]:
     """Computes probabilities as evaluation does, and keeps them.
 
     Args:
         image: As in `segbench.inference.augment.segment`.
         forward: As there; its logits `(n, K or K + 1, h, w)` may have those of the boundary last.
         num_classes: `K`.
-        scales: As there.
-        flip: As there.
-        window: As there.
-        stride: As there.
-        resize: As there.
-        out_size: As there.
-        windows_per_batch: As there.
-        tile_bytes: As there.
+        views: As there.
 
     Yields:
         One image at a time, so that no two need be held.
@@ -64,8 +44,9 @@ def dense(
     Raises:
         ValueError: As there, or if there are other than K or K + 1 channels.
     """
+    tile_bytes = views.windows.tile_bytes
     for one in torch.split(image, 1):
-        seen = views(one, forward, scales, flip, window, stride, resize, out_size, windows_per_batch)
+        seen = predict_views(one, forward, views)
         channels = seen[0].cells.shape[1]
         if channels not in (num_classes, num_classes + 1):
             raise ValueError(

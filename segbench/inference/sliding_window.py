@@ -37,6 +37,30 @@ Forward = Callable[[Tensor], WindowPrediction]
 """Takes `(n, 3, h, w)` RGB windows, uint8 or float on the same 0..255 scale."""
 
 
+class Windows(NamedTuple):
+    """How an image is cut up, and its labels are put together.
+
+    Attributes:
+        window: Side or `(height, width)` of the windows; an image smaller than that is enlarged. None takes
+            the image in one piece.
+        stride: Distance of the windows, at most `window`, which is the default.
+        resize: Limits `(long side, short side)` to which the image is resized first, aspect ratio kept.
+        out_size: `(height, width)` of the labels; the image's own by default.
+        windows_per_batch: Windows that the model sees at a time, also from different images.
+        tile_bytes: Size of the pieces in which the result is computed; by default it suits the device.
+    """
+
+    window: int | tuple[int, int] | None = None
+    stride: int | tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
+    out_size: tuple[int, int] | None = None
+    windows_per_batch: int = 4
+    tile_bytes: int | None = None
+
+
+WHOLE = Windows()  # the image in one piece, at its own size
+
+
 class Mosaic(NamedTuple):
     """Everything known about one image, before any of it is upsampled.
 
@@ -52,29 +76,13 @@ class Mosaic(NamedTuple):
 
 
 @torch.no_grad()  # labels have no gradient, and what led to one would be kept for every window
-def segment(
-    image: Tensor,
-    forward: Forward,
-    *,
-    window: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
-    out_size: tuple[int, int] | None = None,
-    windows_per_batch: int = 4,
-    tile_bytes: int | None = None,
-) -> Tensor:
+def segment(image: Tensor, forward: Forward, windows: Windows = WHOLE) -> Tensor:
     """Labels every pixel.
 
     Args:
         image: `(B, 3, H, W)` RGB, uint8 or float on the same 0..255 scale.
         forward: Predicts a batch of windows.
-        window: Side or `(height, width)` of the windows; an image smaller than that is enlarged. None takes
-            the image in one piece.
-        stride: Distance of the windows, at most `window`, which is the default.
-        resize: Limits `(long side, short side)` to which the image is resized first, aspect ratio kept.
-        out_size: `(height, width)` of the labels; the image's own by default.
-        windows_per_batch: Windows that `forward` sees at a time, also from different images.
-        tile_bytes: Size of the pieces in which the result is computed; by default it suits the device.
+        windows: How the image is cut up.
 
     Returns:
         `(B, H, W)` labels, uint8 for up to 256 classes and int64 for more; the lowest of equal classes wins.
@@ -83,26 +91,15 @@ def segment(
         ValueError: If an argument or what `forward` returned does not fit.
     """
     labels = image.new_empty(0)
-    found = mosaics(image, forward, window, stride, resize, out_size, windows_per_batch)
-    for index, mosaic in enumerate(found):
+    for index, mosaic in enumerate(mosaics(image, forward, windows)):
         if index == 0:
             size = (len(image), len(mosaic.rows.source), len(mosaic.columns.source))
             labels = mosaic.cells.new_empty(size, dtype=label_dtype(mosaic.cells.shape[1]))
-        argmax_tiles(*mosaic, out=labels[index], tile_bytes=tile_bytes)
+        argmax_tiles(*mosaic, out=labels[index], tile_bytes=windows.tile_bytes)
     return labels
 
 
-def logits(
-    image: Tensor,
-    forward: Forward,
-    *,
-    window: int | tuple[int, int] | None = None,
-    stride: int | tuple[int, int] | None = None,
-    resize: tuple[int, int] | None = None,
-    out_size: tuple[int, int] | None = None,
-    windows_per_batch: int = 4,
-    tile_bytes: int | None = None,
-) -> Tensor:
+def logits(image: Tensor, forward: Forward, windows: Windows = WHOLE) -> Tensor:
     """Computes the logits whose argmax `segment` returns, at full size.
 
     This is large: 150 classes of one photograph of 2000 × 3000 pixels take 3.6 GB.
@@ -110,12 +107,7 @@ def logits(
     Args:
         image: As in `segment`.
         forward: As in `segment`.
-        window: As in `segment`.
-        stride: As in `segment`.
-        resize: As in `segment`.
-        out_size: As in `segment`.
-        windows_per_batch: As in `segment`.
-        tile_bytes: As in `segment`.
+        windows: As in `segment`.
 
     Returns:
         `(B, K, H, W)`; float32, or float64 if `forward` returned that.
@@ -124,25 +116,16 @@ def logits(
         ValueError: As in `segment`.
     """
     results = []
-    for mosaic in mosaics(image, forward, window, stride, resize, out_size, windows_per_batch):
+    for mosaic in mosaics(image, forward, windows):
         size = (mosaic.cells.shape[1], len(mosaic.rows.source), len(mosaic.columns.source))
         result = mosaic.cells.new_empty(size, dtype=torch.promote_types(mosaic.cells.dtype, torch.float32))
-        for tile in tiles(*mosaic, tile_bytes):
+        for tile in tiles(*mosaic, windows.tile_bytes):
             result[:, tile.rows, tile.columns] = tile.values.transpose(0, 1)
         results.append(result)
     return torch.stack(results)
 
 
-def mosaics(
-    image: Tensor,
-    forward: Forward,
-    window: int | tuple[int, int] | None,
-    stride: int | tuple[int, int] | None,
-    resize: tuple[int, int] | None,
-    out_size: tuple[int, int] | None,
-    windows_per_batch: int,
-    flip: bool = False,
-) -> Iterator[Mosaic]:
+def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = False) -> Iterator[Mosaic]:
     """Predicts all windows of all images and says how the result follows from them.
 
     Windows are not averaged cell by cell, although their grids may coincide: near its border each is continued
@@ -151,11 +134,7 @@ def mosaics(
     Args:
         image: As in `segment`.
         forward: As in `segment`.
-        window: As in `segment`.
-        stride: As in `segment`.
-        resize: As in `segment`.
-        out_size: As in `segment`.
-        windows_per_batch: As in `segment`.
+        windows: As in `segment`.
         flip: Show mirror images to `forward`; the results are mirrored back.
 
     Yields:
@@ -166,22 +145,15 @@ def mosaics(
     """
     if image.dim() != 4 or image.shape[1] != 3 or image.numel() == 0:
         raise ValueError(f"image must be a batch (B, 3, H, W), got {tuple(image.shape)}")
-    out_size = out_size or _size(image)
+    out_size = windows.out_size or _size(image)
     if min(out_size) < 1:
         raise ValueError(f"out_size must be positive, got {out_size}")
-    size = _size(image) if resize is None else fit_size(_size(image), resize)
+    size = _size(image) if windows.resize is None else fit_size(_size(image), windows.resize)
     if size != _size(image):
         image = resize_image(image, size)
     if flip:
         image = image.flip(3)
-    if window is None:
-        if stride is not None:
-            raise ValueError(f"stride={stride} needs a window; give window=… as well, or no stride")
-        window = stride = _size(image)
-    window = _pair("window", window)
-    stride = window if stride is None else _pair("stride", stride)
-    if stride[0] > window[0] or stride[1] > window[1]:
-        raise ValueError(f"stride {stride} exceeds window {window}: pixels between windows would get no label")
+    window, stride = _window_and_stride(windows, size)
     size = enlarge_size(_size(image), window)
     if size != _size(image) and size[0] * size[1] > MOST_ENLARGED_PIXELS:
         raise ValueError(
@@ -192,7 +164,7 @@ def mosaics(
         image = resize_image(image, size, rounded=False)
     tops, lefts = anchors(size[0], window[0], stride[0]), anchors(size[1], window[1], stride[1])
 
-    predictions = _predict(image, forward, tops, lefts, window, windows_per_batch)
+    predictions = _predict(image, forward, tops, lefts, window, windows.windows_per_batch)
     first = next(predictions)  # shows the grid, which is that of all windows
     classes, height, width = first[0].shape
     rows, columns = (
@@ -211,6 +183,19 @@ def mosaics(
             logits, _ = next(predictions)
             cells[top : top + height, :, left : left + width] = logits.transpose(0, 1)
         yield Mosaic(cells, rows, columns)
+
+
+def _window_and_stride(windows: Windows, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Fills in what was left out, for an image of `size`."""
+    if windows.window is None:
+        if windows.stride is not None:
+            raise ValueError(f"stride={windows.stride} needs a window; give window=… as well, or no stride")
+        return size, size
+    window = _pair("window", windows.window)
+    stride = window if windows.stride is None else _pair("stride", windows.stride)
+    if stride[0] > window[0] or stride[1] > window[1]:
+        raise ValueError(f"stride {stride} exceeds window {window}: pixels between windows would get no label")
+    return window, stride
 
 
 def _predict(

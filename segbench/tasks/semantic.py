@@ -14,9 +14,10 @@ from torch.optim import SGD, Optimizer
 from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder, weights_follow
 from segbench.inference import augment, sliding_window
+from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty, certainty
 from segbench.inference.dense import Dense, dense
-from segbench.inference.sliding_window import WindowPrediction
+from segbench.inference.sliding_window import WindowPrediction, Windows
 from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
@@ -143,10 +144,9 @@ class SemanticTask(Task):
 
         if window is None and self.encoder.fixed_size:
             window = (img_size[0], img_size[1])
-        self.window, self.stride, self.resize = window, stride, resize
-        self.scales, self.flip = scales or [1.0], flip
-        augment.check_scales(self.scales)
-        self.windows_per_batch = windows_per_batch
+        windows = Windows(window, stride, resize, windows_per_batch=windows_per_batch)
+        self.views = Views([1.0] if scales is None else scales, flip, windows)
+        augment.check_scales(self.views.scales)
         self.postprocess = None if postprocess is None else postprocess()
         self._optimizer, self._schedule = optimizer, schedule
         self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
@@ -203,51 +203,26 @@ class SemanticTask(Task):
         if self.postprocess is not None:
             found = self.dense(image, window, stride)
             return torch.stack([_postprocessed(one, self.postprocess) for one in found])
-        if stride is None and window is None:
-            stride = self.stride
-        return augment.segment(
-            image,
-            self._window_prediction,
-            scales=self.scales,
-            flip=self.flip,
-            window=window or self.window,
-            stride=stride,
-            resize=self.resize,
-            windows_per_batch=self.windows_per_batch,
-        )
+        return augment.segment(image, self._window_prediction, self._views(window, stride))
 
     def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
         """Tells how sure the model is of every pixel; see the contract."""
-        return certainty(
-            image,
-            self._window_prediction,
-            top=top,
-            scales=self.scales,
-            flip=self.flip,
-            window=self.window,
-            stride=self.stride,
-            resize=self.resize,
-            out_size=out_size,
-            windows_per_batch=self.windows_per_batch,
-        )
+        views = self.views._replace(windows=self.views.windows._replace(out_size=out_size))
+        return certainty(image, self._window_prediction, views, top=top)
 
     def dense(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Iterator[Dense]:
         """Computes probabilities as in evaluation; see the contract."""
-        if stride is None and window is None:
-            stride = self.stride
-        return dense(
-            image,
-            self._window_prediction_and_boundary,
-            self.num_classes,
-            scales=self.scales,
-            flip=self.flip,
-            window=window or self.window,
-            stride=stride,
-            resize=self.resize,
-            windows_per_batch=self.windows_per_batch,
-        )
+        views = self._views(window, stride)
+        return dense(image, self._window_prediction_and_boundary, self.num_classes, views)
+
+    def _views(self, window: tuple[int, int] | None, stride: tuple[int, int] | None) -> Views:
+        """Puts other windows in place of the configured ones, where given."""
+        windows = self.views.windows
+        if window is None and stride is None:
+            return self.views
+        return self.views._replace(windows=windows._replace(window=window or windows.window, stride=stride))
 
     def _window_prediction_and_boundary(self, image: Tensor) -> WindowPrediction:
         prediction, size = self(image)

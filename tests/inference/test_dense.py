@@ -5,8 +5,9 @@ import torch
 from inference.test_sliding_window import K, model, photograph
 from reference import slow_windows
 
+from segbench.inference.augment import Views
 from segbench.inference.dense import dense, label_edges
-from segbench.inference.sliding_window import WindowPrediction
+from segbench.inference.sliding_window import WindowPrediction, Windows
 
 OPTIONS = [
     {},
@@ -33,7 +34,8 @@ def channels(forward, pick):
 @pytest.mark.parametrize(("scales", "flip"), [([1.0], False), ([0.5, 1.5], True)])
 def test_classes_and_boundary_see_the_same_windows_scales_and_flips(options, scales, flip):
     forward, image = with_boundary(model()), photograph(50, 67, 2)
-    found = list(dense(image, forward, K, scales=scales, flip=flip, tile_bytes=4000, **options))
+    views = Views(scales, flip, Windows(**options, tile_bytes=4000))
+    found = list(dense(image, forward, K, views))
     assert len(found) == 2
     classes = slow_windows.averaged_probabilities(
         image, channels(forward, lambda x: x[:, :K]), scales, flip, **options

@@ -8,18 +8,18 @@ from inference.test_sliding_window import K, model, peak, photograph
 from reference import slow_windows
 
 from segbench.inference import sliding_window
-from segbench.inference.augment import probability_tiles, segment, views
+from segbench.inference.augment import Views, predict_views, probability_tiles, segment
 from segbench.inference.certainty import certainty
+from segbench.inference.sliding_window import Windows
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
-def probabilities(image, forward, scales, flip, window=None, stride=None, resize=None, tile_bytes=None):
+def probabilities(image, forward, views):
     results = []
     for one in image.split(1):
-        seen = views(one, forward, scales, flip, window, stride, resize, None, 4)
         result = torch.full((K, *image.shape[2:]), math.nan)
-        for tile in probability_tiles(seen, tile_bytes):
+        for tile in probability_tiles(predict_views(one, forward, views), views.windows.tile_bytes):
             result[:, tile.rows, tile.columns] = tile.values.transpose(0, 1)
         results.append(result)
     return torch.stack(results)
@@ -51,9 +51,10 @@ def sharp(**options):
 def test_agrees_with_segmenter_done_at_full_size(size, scales, flip, options):
     image, forward = photograph(*size, batch=2), sharp()
     expected = slow_windows.averaged_probabilities(image, forward, scales, flip, **options)
-    found = probabilities(image, forward, scales, flip, **options, tile_bytes=20_000)
+    views = Views(scales, flip, Windows(**options, tile_bytes=20_000))
+    found = probabilities(image, forward, views)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
-    labels = segment(image, forward, scales=scales, flip=flip, **options)
+    labels = segment(image, forward, views)
     first, second = expected.topk(2, dim=1).values.unbind(1)
     clear = first - second > 2e-4
     assert clear.float().mean() > 0.99
@@ -63,39 +64,39 @@ def test_agrees_with_segmenter_done_at_full_size(size, scales, flip, options):
 
 def test_a_mirror_image_gives_mirrored_labels():
     image = photograph(48, 80)  # a whole number of patches: the padding would not be mirrored
-    options = {"scales": [1.0, 2.0], "flip": True}
-    mirrored = segment(image.flip(3), model(), **options).flip(2)
-    assert (mirrored == segment(image, model(), **options)).float().mean() > 0.999
+    views = Views([1.0, 2.0], flip=True)
+    mirrored = segment(image.flip(3), model(), views).flip(2)
+    assert (mirrored == segment(image, model(), views)).float().mean() > 0.999
     alone = segment(image.flip(3), model()).flip(2)
     assert (alone == segment(image, model())).float().mean() < 0.99  # the model itself is not symmetrical
 
 
 def test_one_view_alone_is_the_sliding_window():
-    image, options = photograph(61, 83, batch=2), {"window": 48, "stride": 32}
-    expected = sliding_window.segment(image, model(), **options)
-    assert torch.equal(segment(image, model(), **options), expected)
-    assert torch.equal(segment(image, model(), **options, scales=[1.0], flip=False), expected)
+    image, windows = photograph(61, 83, batch=2), Windows(48, 32)
+    expected = sliding_window.segment(image, model(), windows)
+    assert torch.equal(segment(image, model(), Views([1.0], False, windows)), expected)
 
 
 def test_no_view_is_held_at_full_size():
     image = photograph(192, 256)
     forward = model(num_classes=40)
     full_size = 40 * 192 * 256 * 4  # of one view
-    options = {"scales": [0.5, 1.0], "flip": True, "window": 64, "stride": 64, "tile_bytes": 2**19}
-    assert peak(lambda: segment(image, forward, **options)) < full_size / 2
+    views = Views([0.5, 1.0], True, Windows(64, 64, tile_bytes=2**19))
+    assert peak(lambda: segment(image, forward, views)) < full_size / 2
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_certainty_is_that_of_the_averaged_probabilities(flip):
     image, options = photograph(61, 83, batch=2), {"window": 48, "stride": 32}
     expected = slow_windows.averaged_probabilities(image, sharp(), [1.0], flip, **options)
-    found = certainty(image, sharp(), top=3, flip=flip, **options)
+    views = Views(flip=flip, windows=Windows(**options))
+    found = certainty(image, sharp(), views, top=3)
     best = expected.topk(3, dim=1)
     torch.testing.assert_close(found.probabilities.double(), best.values, rtol=0, atol=1e-4)
     assert (found.classes.long() == best.indices).float().mean() > 0.999
     entropy = -(expected * expected.log()).sum(1) / math.log(K)
     torch.testing.assert_close(found.entropy.double(), entropy, rtol=0, atol=1e-4)
-    assert torch.equal(found.classes[:, 0], segment(image, sharp(), flip=flip, **options))
+    assert torch.equal(found.classes[:, 0], segment(image, sharp(), views))
 
 
 def test_entropy_runs_from_0_to_1():
@@ -113,7 +114,7 @@ def test_entropy_runs_from_0_to_1():
 @pytest.mark.parametrize("scales", [[], [0.0], [1.0, -1.0], [math.nan], [math.inf]])
 def test_refuses_scales_that_no_image_has(scales):
     with pytest.raises(ValueError, match="scales must be one or more positive factors"):
-        segment(photograph(20, 20), model(), scales=scales)
+        segment(photograph(20, 20), model(), Views(scales))
 
 
 def test_refuses_more_classes_than_there_are():

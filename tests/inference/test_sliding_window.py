@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from segbench.inference import sliding_window
 from segbench.inference.sliding_window import (
     WindowPrediction,
+    Windows,
     anchors,
     enlarge_size,
     fit_size,
@@ -39,9 +40,9 @@ def model(patch=16, dtype=torch.float32, num_classes=K):
 
 def check(image, forward, **options):
     expected = slow_windows.merged_logits(image, forward, **options)
-    found = sliding_window.logits(image, forward, **options)
+    found = sliding_window.logits(image, forward, Windows(**options))
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
-    labels = segment(image, forward, **options)
+    labels = segment(image, forward, Windows(**options))
     assert labels.dtype == torch.uint8
     assert len(labels.unique()) > 2  # otherwise the next line says little
     assert torch.equal(labels.long(), expected.argmax(1))
@@ -84,7 +85,7 @@ def test_batches_of_windows_may_span_images(windows_per_batch):
     images = photograph(70, 90, batch=3)
     options = {"window": 48, "stride": 32}
     expected = slow_windows.merged_logits(images, model(), **options).argmax(1)
-    labels = segment(images, forward, **options, windows_per_batch=windows_per_batch)
+    labels = segment(images, forward, Windows(**options, windows_per_batch=windows_per_batch))
     assert torch.equal(labels.long(), expected)
     assert sum(seen) == 3 * 6
     assert max(seen) == min(windows_per_batch, 18)
@@ -92,9 +93,9 @@ def test_batches_of_windows_may_span_images(windows_per_batch):
 
 def test_window_may_be_oblong():
     image = photograph(60, 100)
-    whole = segment(image, model(), window=(64, 112))  # enlarged to 67 × 112: two windows, one upon the other
+    whole = segment(image, model(), Windows((64, 112)))  # enlarged to 67 × 112: one window upon the other
     assert whole.shape == (1, 60, 100)
-    strips = sliding_window.logits(image, model(), window=(60, 50), stride=(60, 50))
+    strips = sliding_window.logits(image, model(), Windows(window=(60, 50), stride=(60, 50)))
     halves = [sliding_window.logits(half.contiguous(), model()) for half in image.split(50, dim=3)]
     torch.testing.assert_close(strips, torch.cat(halves, 3))
 
@@ -103,16 +104,16 @@ def test_window_may_be_oblong():
 def test_size_of_the_tiles_does_not_show(tile_bytes):
     image, options = photograph(61, 83), {"window": 48, "stride": 32}
     expected = slow_windows.merged_logits(image, model(), **options)
-    found = sliding_window.logits(image, model(), **options, tile_bytes=tile_bytes)
+    found = sliding_window.logits(image, model(), Windows(**options, tile_bytes=tile_bytes))
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
-    labels = segment(image, model(), **options, tile_bytes=tile_bytes)
+    labels = segment(image, model(), Windows(**options, tile_bytes=tile_bytes))
     assert torch.equal(labels.long(), expected.argmax(1))
 
 
 def test_bf16_logits_are_added_in_float32():
     image, options = photograph(97, 131), {"window": 48, "stride": 17}
     check(image, model(dtype=torch.bfloat16), **options)
-    assert sliding_window.logits(image, model(dtype=torch.bfloat16), **options).dtype == torch.float32
+    assert sliding_window.logits(image, model(dtype=torch.bfloat16), Windows(**options)).dtype == torch.float32
 
 
 def test_float_images_are_taken_as_they_are():
@@ -121,11 +122,11 @@ def test_float_images_are_taken_as_they_are():
 
 def test_works_in_inference_mode_and_under_autocast():
     image, options = photograph(97, 131), {"window": 48, "stride": 32, "resize": (160, 80)}
-    expected = segment(image, model(), **options)
+    expected = segment(image, model(), Windows(**options))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         low = model()  # its convolution runs in bf16
-        found = segment(image, low, **options)
-        assert sliding_window.logits(image, low, **options).dtype == torch.float32
+        found = segment(image, low, Windows(**options))
+        assert sliding_window.logits(image, low, Windows(**options)).dtype == torch.float32
     assert (found == expected).float().mean() > 0.95
 
 
@@ -140,8 +141,8 @@ def test_full_size_logits_are_never_held():
     forward = model(num_classes=num_classes)
     full_size = num_classes * 256 * 384 * 4
     options = {"window": 128, "stride": 96, "tile_bytes": 2**18}
-    assert peak(lambda: sliding_window.logits(image, forward, **options)) > full_size
-    assert peak(lambda: segment(image, forward, **options)) < full_size / 5
+    assert peak(lambda: sliding_window.logits(image, forward, Windows(**options))) > full_size
+    assert peak(lambda: segment(image, forward, Windows(**options))) < full_size / 5
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -150,7 +151,7 @@ def test_memory_is_bounded_by_image_cells_and_labels(native, monkeypatch):
     forward, pixels = model(num_classes=150), 512 * 768
     cells = 4 * 150 * pixels // 16**2
     options = {"window": 128, "tile_bytes": 2**18}
-    found = peak(lambda: segment(photograph_of_zeros(512, 768), forward, **options))
+    found = peak(lambda: segment(photograph_of_zeros(512, 768), forward, Windows(**options)))
     # Twice the cells, the photograph, the labels, and what does not depend on the size of the image.
     assert found < 2 * cells + 3 * pixels + pixels + 2**22
     assert found < 4 * 150 * pixels / 25
@@ -230,10 +231,10 @@ def unpadded(windows):
 )
 def test_says_what_does_not_fit(image, forward, options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        segment(image, forward, **options)
+        segment(image, forward, Windows(**options))
     assert "\n" not in str(caught.value)
 
 
 def test_an_image_too_thin_for_the_window_is_refused_before_memory_is_filled():
     with pytest.raises(ValueError, match="give a smaller window"):
-        sliding_window.segment(torch.zeros(1, 3, 8, 20000, dtype=torch.uint8), None, window=512)
+        sliding_window.segment(torch.zeros(1, 3, 8, 20000, dtype=torch.uint8), None, Windows(512))

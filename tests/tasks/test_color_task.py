@@ -92,8 +92,8 @@ def test_averaging_windows_is_averaging_their_colours():
         painted = task(image[..., left : left + 32])[0].colors
         colors[..., left : left + 32] += F.interpolate(painted, (32, 32), mode="bilinear")[0]
     colors[..., 16:32] /= 2
-    task.window, task.stride = (32, 32), (32, 16)
-    assert (task.segment(image)[0].numpy() == nearest(colors, PALETTE)).mean() > 0.999
+    labels = task.segment(image, window=(32, 32), stride=(32, 16))
+    assert (labels[0].numpy() == nearest(colors, PALETTE)).mean() > 0.999
 
 
 def test_losses_get_the_palette_and_may_be_of_classes():

@@ -160,7 +160,7 @@ def test_evaluation_takes_the_scales_and_flips_of_the_task():
     plain.load_state_dict(task.state_dict())
     image = torch.randint(0, 256, (1, 3, 64, 80), dtype=torch.uint8)
     expected = slow_windows.averaged_probabilities(
-        image, task._window_prediction, task.scales, True, window=32, stride=32, resize=(80, 40)
+        image, task._window_prediction, [0.5, 1.0, 1.5], True, window=32, stride=32, resize=(80, 40)
     )
     found = task.certainty(image)
     torch.testing.assert_close(found.probabilities[:, 0].double(), expected.amax(1), rtol=0, atol=1e-4)
