@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny import overlay, vit
 
 import segbench
 from segbench.__main__ import main
@@ -23,36 +24,12 @@ from segbench.metrics.segmentation import scores
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 # Small enough for a second: one block, scenes of 64 pixels.
-TINY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args:
-    num_classes: 4
-    image_size: [64, 64]
-    num_images: {train: 10, val: 5, test: 3}
-    img_size: [32, 32]
-    scale: null
-    batch_size: 2
-    eval_batch_size: 1
-    num_workers: 0
-    augment: true
-model:
-  init_args:
-    encoder:
-      init_args: {model_name: vit_tiny_patch16_384, pretrained: false, depths: [0], drop_path_rate: 0.1}
-    window: null
-    stride: null
-    resize: null
-trainer:
-  accelerator: cpu
-  devices: 1
-  accumulate_grad_batches: 1
-  max_steps: 4
-  val_check_interval: 2
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
+TINY = overlay(
+    {"num_images": {"train": 10, "val": 5, "test": 3}, "eval_batch_size": 1, "augment": True},
+    {"encoder": vit(drop_path_rate=0.1)},
+    max_steps=4,
+    val_check_interval=2,
+)
 
 
 @pytest.fixture
@@ -534,13 +511,13 @@ def test_best_is_written_before_last_and_not_believed_without_its_file(tiny):
 
 
 def test_every_overlay_falls_to_a_floor_below_its_rate(tmp_path, capsys):
-    for overlay in (EXPERIMENTS / "data").glob("*.yaml"):
-        configs = ["--config", str(EXPERIMENTS / "meanshift.yaml"), "--config", str(overlay)]
+    for dataset in (EXPERIMENTS / "data").glob("*.yaml"):
+        configs = ["--config", str(EXPERIMENTS / "meanshift.yaml"), "--config", str(dataset)]
         with pytest.raises(SystemExit):
             main(["fit", *configs, "--print_config"])
         model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
         floor, rate = model["schedule"]["init_args"]["min_lr"], model["optimizer"]["init_args"]["lr"]
-        assert floor <= 0.1 * rate, overlay
+        assert floor <= 0.1 * rate, dataset
 
 
 def test_foreign_configurations_in_a_checkpoint_are_refused(tiny, capsys):

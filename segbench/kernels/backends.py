@@ -7,12 +7,27 @@ VARIABLE = "SEGBENCH_KERNELS"
 NAMES = ("plain", "chunked", "native", "triton")
 
 
+def preference() -> str:
+    """Reads the environment variable SEGBENCH_KERNELS.
+
+    Returns:
+        One of `NAMES`, or "auto".
+
+    Raises:
+        ValueError: If the variable says anything else.
+    """
+    preferred = os.environ.get(VARIABLE) or "auto"
+    if preferred not in ("auto", *NAMES):
+        raise ValueError(f"{VARIABLE} is {preferred!r}; choose auto, {', '.join(NAMES)}")
+    return preferred
+
+
 def choose_backend(wanted: str, offered: Sequence[str]) -> str:
     """Resolves "auto".
 
     Args:
         wanted: An argument of the caller. "auto" takes what the environment variable SEGBENCH_KERNELS says,
-            where that is offered here; for "plain" the plainest that is.
+            where that is offered here, since no kernel has all backends; for "plain" the plainest that is.
         offered: What can compute the case at hand, the fastest first.
 
     Returns:
@@ -25,9 +40,7 @@ def choose_backend(wanted: str, offered: Sequence[str]) -> str:
         if wanted not in offered:
             raise ValueError(f"backend is {wanted!r}; here there are auto, {', '.join(offered)}")
         return wanted
-    preferred = os.environ.get(VARIABLE) or "auto"
-    if preferred not in ("auto", *NAMES):
-        raise ValueError(f"{VARIABLE} is {preferred!r}; choose auto, {', '.join(NAMES)}")
+    preferred = preference()
     if preferred == "plain":
         return offered[-1]
     return preferred if preferred in offered else offered[0]

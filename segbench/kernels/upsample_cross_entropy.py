@@ -20,6 +20,7 @@ from segbench.kernels import (
     native_upsample_cross_entropy,
     plain_upsample_cross_entropy,
 )
+from segbench.kernels.backends import choose_backend, preference
 
 Backend = Literal["auto", "plain", "chunked", "native", "triton"]
 
@@ -57,8 +58,8 @@ def upsample_cross_entropy(
         deterministic: Equal results bit by bit from run to run, at a price on a GPU only. null does as
             `torch.use_deterministic_algorithms` said. On the CPU they always are, with any number of threads.
         backend: "plain" holds all upsampled logits, "chunked" a few rows of them, "native" (C, CPU) and
-            "triton" (CUDA) none. "auto" takes what the environment variable SEGBENCH_KERNELS says, else
-            the fastest there is.
+            "triton" (CUDA) none. "auto" takes what the environment variable SEGBENCH_KERNELS says, where that
+            can be had, else the fastest there is.
 
     Returns:
         A scalar, float32 for half-precision logits; 0, not nan, when every pixel is ignored.
@@ -70,19 +71,20 @@ def upsample_cross_entropy(
     size = (target.shape[1], target.shape[2])
     padded = size if padded is None else (padded[0], padded[1])
     _check_options(label_smoothing, clip, mean_over, size, padded)
-    chosen = _named(backend)
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
     if deterministic is None:
         deterministic = torch.are_deterministic_algorithms_enabled()
     options = (ignore_index, label_smoothing, clip, padded)
     with torch.autocast(logits.device.type, enabled=False):
-        if chosen == "plain":
+        if backend == "plain" or (backend == "auto" and preference() == "plain"):
             cost, total = plain_upsample_cross_entropy.loss_and_weight(
                 logits, target, weight, pixel_weight, *options
             )
         else:
             needs_grad = logits.requires_grad and torch.is_grad_enabled()
             tensors = (logits, target, *(None if w is None else w.detach() for w in (weight, pixel_weight)))
-            cost, total, _ = _fused(*tensors, *options, needs_grad, deterministic, chosen)
+            cost, total, _ = _fused(*tensors, *options, needs_grad, deterministic, backend)
         if mean_over == "all":
             return cost / target.numel()
         total = total.detach()
@@ -141,28 +143,23 @@ def _backward(ctx: Any, grad_cost: Tensor, *_: Tensor) -> tuple[Tensor | None, .
 _fused.register_autograd(_backward, setup_context=_save)
 
 
-def _named(backend: str) -> str:
-    """Asks the environment where the caller leaves the choice."""
-    chosen = (os.environ.get("SEGBENCH_KERNELS") or "auto") if backend == "auto" else backend
-    if chosen not in get_args(Backend):
-        source = "SEGBENCH_KERNELS" if backend == "auto" else "backend"
-        raise ValueError(f"{source} is {chosen!r}; choose one of {', '.join(get_args(Backend))}")
-    return chosen
-
-
 def _choose(backend: str, logits: Tensor) -> str:
-    """Resolves "auto", and refuses what cannot be had here."""
+    """Resolves "auto"; a backend that was named is taken, and says itself what it lacks."""
     device, double = logits.device.type, logits.dtype == torch.float64
-    triton = importlib.util.find_spec("triton") is not None
-    if backend == "triton" and not (triton and (device == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")):
+    has_triton = importlib.util.find_spec("triton") is not None
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if backend == "triton" and not (has_triton and (device == "cuda" or interpreted)):
         raise ValueError(
             f"the triton loss needs the package triton and a GPU, not {device}; choose auto or chunked"
         )
     if backend != "auto":
         return backend
-    if device == "cuda" and triton and not double:
-        return "triton"
-    return "native" if device == "cpu" and not double and native.available() else "chunked"
+    offered = ["chunked"]
+    if device == "cuda" and has_triton and not double:
+        offered.insert(0, "triton")
+    if device == "cpu" and not double and native.available():
+        offered.insert(0, "native")
+    return choose_backend(backend, offered)
 
 
 def _check_tensors(logits: Tensor, target: Tensor, weight: Tensor | None, pixel_weight: Tensor | None) -> None:

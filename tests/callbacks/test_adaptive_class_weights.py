@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from reference.slow_losses import slow_class_masses
+from tiny import overlay, vit
 from torch import distributed, multiprocessing
 
 from segbench.__main__ import main
@@ -28,34 +29,13 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CALLBACK = "segbench.callbacks.adaptive_class_weights.AdaptiveClassWeights"
 
 # 10 crops in batches of 1. Their 30 pixels are no whole patches: images are padded, labels ignored there.
-TINY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args:
-    num_classes: 4
-    image_size: [64, 64]
-    num_images: {train: 10, val: 1, test: 1}
-    img_size: [30, 30]
-    scale: null
-    batch_size: 1
-    num_workers: 0
-model:
-  init_args:
-    encoder:
-      init_args: {model_name: vit_tiny_patch16_384, pretrained: false, depths: [0], drop_path_rate: 0.0}
-    window: null
-    stride: null
-    resize: null
-trainer:
-  accelerator: cpu
-  devices: 1
-  max_steps: 9
-  val_check_interval: 6
-  log_every_n_steps: 1
-  accumulate_grad_batches: 2
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
+TINY = overlay(
+    {"num_images": {"train": 10, "val": 1, "test": 1}, "img_size": [30, 30], "batch_size": 1},
+    {"encoder": vit()},
+    max_steps=9,
+    val_check_interval=6,
+    accumulate_grad_batches=2,
+)
 
 
 class KilledError(Exception):

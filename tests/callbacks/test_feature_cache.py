@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from tiny import overlay
 
 from segbench.__main__ import main
 from segbench.callbacks.feature_cache import digest, encoder_recipe
@@ -25,38 +26,24 @@ from segbench.types import Batch
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 # 7 images in batches of 2: 3 batches a pass. Two maps, so that their order matters.
-OVERLAY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args:
-    num_classes: 4
-    image_size: [48, 48]
-    num_images: {train: 7, val: 2, test: 1}
-    img_size: [40, 32]
-    scale: null
-    batch_size: 2
-    eval_batch_size: 1
-    num_workers: 0
-    augment: true
-model:
-  init_args:
-    encoder:
-      init_args: {model_name: test_vit, pretrained: false, depths: [0, 3], frozen: true}
-    optimizer: {init_args: {lr: 0.1}}
-    window: null
-    stride: null
-    resize: null
-    cache_features: 2
-trainer:
-  accelerator: cpu
-  devices: 1
-  accumulate_grad_batches: 1
-  max_steps: 9
-  val_check_interval: 9
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
+OVERLAY = overlay(
+    {
+        "image_size": [48, 48],
+        "num_images": {"train": 7, "val": 2, "test": 1},
+        "img_size": [40, 32],
+        "eval_batch_size": 1,
+        "augment": True,
+    },
+    {
+        "encoder": {
+            "init_args": {"model_name": "test_vit", "pretrained": False, "depths": [0, 3], "frozen": True}
+        },
+        "optimizer": {"init_args": {"lr": 0.1}},
+        "cache_features": 2,
+    },
+    max_steps=9,
+    val_check_interval=9,
+)
 
 
 class KilledError(Exception):

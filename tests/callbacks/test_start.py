@@ -4,26 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import overlay
 from torch import nn
 
 from segbench.__main__ import main
 from segbench.callbacks.start import Start, fill
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-TINY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args: {num_classes: 24, image_size: [32, 32], num_images: {train: 4, val: 1, test: 1},
-              img_size: [32, 32], scale: null, batch_size: 2, num_workers: 0}
-model:
-  init_args:
-    encoder: {init_args: {base_features: 8}}
-    window: null
-    stride: null
-    resize: null
-trainer: {accelerator: cpu, max_steps: 2, val_check_interval: 2, accumulate_grad_batches: 1,
-          enable_progress_bar: false, enable_model_summary: false, num_sanity_val_steps: 0}
-"""
+TINY = overlay(
+    {"num_classes": 24, "image_size": [32, 32]},
+    {"encoder": {"init_args": {"base_features": 8}}},
+    max_steps=2,
+    val_check_interval=2,
+    num_sanity_val_steps=0,
+)
 
 
 class Lab:

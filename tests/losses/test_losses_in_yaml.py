@@ -5,50 +5,27 @@ import math
 from pathlib import Path
 
 import pytest
+import yaml
+from tiny import overlay, vit
 
 from segbench.__main__ import main
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
-TINY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args:
-    num_classes: 4
-    image_size: [64, 64]
-    num_images: {train: 4, val: 1, test: 1}
-    img_size: [32, 32]
-    scale: null
-    batch_size: 2
-    num_workers: 0
-model:
-  init_args:
-    encoder:
-      init_args: {model_name: vit_tiny_patch16_384, pretrained: false, depths: [0], drop_path_rate: 0.0}
-    losses:
-      - class_path: segbench.losses.cross_entropy.CrossEntropy
-      - class_path: segbench.losses.clipped_cross_entropy.ClippedCrossEntropy
-        init_args: {class_weights: [1, 2, 1, 1], clip: 8.0, boundary_weight: 2.0}
-      - class_path: segbench.losses.boundary.BoundaryBCE
-        init_args: {positive_weight: 20.0}
-      - class_path: segbench.losses.iou.SoftIoU
-        init_args: {mass_weighting: false}
-      - class_path: segbench.losses.dice.Dice
-        init_args: {weight: 0.5}
-      - class_path: segbench.losses.gradient_sparsity.GradientSparsity
-        init_args: {weight: 0.1, p: 0.7}
-    window: null
-    stride: null
-    resize: null
-trainer:
-  accelerator: cpu
-  devices: 1
-  max_steps: 2
-  limit_val_batches: 0
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
+LOSSES = """
+- class_path: segbench.losses.cross_entropy.CrossEntropy
+- class_path: segbench.losses.clipped_cross_entropy.ClippedCrossEntropy
+  init_args: {class_weights: [1, 2, 1, 1], clip: 8.0, boundary_weight: 2.0}
+- class_path: segbench.losses.boundary.BoundaryBCE
+  init_args: {positive_weight: 20.0}
+- class_path: segbench.losses.iou.SoftIoU
+  init_args: {mass_weighting: false}
+- class_path: segbench.losses.dice.Dice
+  init_args: {weight: 0.5}
+- class_path: segbench.losses.gradient_sparsity.GradientSparsity
+  init_args: {weight: 0.1, p: 0.7}
 """
+TINY = overlay({}, {"encoder": vit(), "losses": yaml.safe_load(LOSSES)}, max_steps=2, limit_val_batches=0)
 
 # The linear decoder with a boundary head, in a file of the user's own.
 DECODER = """

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from tiny import overlay
 
 import segbench
 from segbench.__main__ import main
@@ -171,30 +172,15 @@ def test_one_batch_is_learnt_by_heart(cls):
     assert scores.compute()["miou"] > 0.95
 
 
-TINY_OVERLAY = """
-data:
-  class_path: segbench.data.synthetic.SyntheticDataModule
-  init_args:
-    num_classes: 4
-    image_size: [64, 64]
-    num_images: {train: 6, val: 3, test: 1}
-    img_size: [32, 32]
-    batch_size: 2
-    num_workers: 0
-    train_transforms: null
-model:
-  init_args:
-    encoder: {init_args: {depth: 1, key_dim: 8, hidden: [16], bottleneck: [16]}}
-    decoder: {init_args: {hidden: [16]}}
-trainer:
-  accelerator: cpu
-  devices: 1
-  max_steps: 4
-  val_check_interval: 2
-  log_every_n_steps: 1
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
+TINY_OVERLAY = overlay(
+    {"num_images": {"train": 6, "val": 3, "test": 1}, "train_transforms": None},
+    {
+        "encoder": {"init_args": {"depth": 1, "key_dim": 8, "hidden": [16], "bottleneck": [16]}},
+        "decoder": {"init_args": {"hidden": [16]}},
+    },
+    max_steps=4,
+    val_check_interval=2,
+)
 
 
 def test_the_original_trains_resumes_and_segments_from_the_command_line(tmp_path, monkeypatch, capsys):
