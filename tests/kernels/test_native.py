@@ -45,3 +45,11 @@ def test_without_a_working_compiler_the_library_says_so_and_nothing_breaks(compi
     )
     assert (message or "need a C compiler") in done.stdout
     assert not list(tmp_path.rglob("*.so"))
+
+
+@compiled
+def test_a_compiler_may_be_named_by_several_words(tmp_path):
+    code = "from segbench.kernels import native; native.library()"
+    environment = {"CC": "env cc", "SEGBENCH_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, timeout=120, check=True)
+    assert len(list(tmp_path.rglob("*.so"))) == 1

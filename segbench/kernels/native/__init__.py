@@ -2,7 +2,9 @@
 
 Nothing needs them: where there is no compiler, the kernels of torch do the same, more slowly. They are called
 without the interpreter's lock, one thread of Python for each thread that torch may use, so that no second
-pool of OpenMP threads competes with torch's, and busy cores cost no more than their share.
+pool of OpenMP threads competes with torch's, and busy cores cost no more than their share. A forked process
+starts threads of its own here; torch's own OpenMP pool does not survive a fork, so that such a process must
+not compute with several threads, which workers of a DataLoader do not.
 """
 
 import ctypes
@@ -10,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -45,16 +48,18 @@ def library() -> ctypes.CDLL:
     Raises:
         ValueError: If there is no C compiler, or it fails; says what it said.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    wanted = shlex.split(os.environ.get("CC", "")) or ["cc"]  # more than one word as in CC="ccache gcc"
+    compilers = [words for words in (wanted, ["gcc"], ["clang"]) if shutil.which(words[0])]
+    if not compilers:
         raise ValueError("native kernels need a C compiler: install gcc or clang, or name one by CC")
     flags = (*_FLAGS, "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
-    key = hashlib.sha256("\0".join([compiler, *flags, _processor_features()]).encode())
+    command = [*compilers[0], *flags]
+    key = hashlib.sha256("\0".join([*command, _processor_features()]).encode())
     for source in _SOURCES:
         key.update(source.read_bytes())
     path = cache_folder() / "kernels" / f"{key.hexdigest()[:32]}.so"
     if not path.exists():
-        _compile([compiler, *flags], path)
+        _compile(command, path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -67,7 +72,7 @@ def available() -> bool:
     try:
         library()
     except (ValueError, OSError) as error:
-        logging.getLogger(__name__).info("kernels of torch take the place of native ones: %s", error)
+        logging.getLogger(__name__).warning("loss and scoring go by torch, several times slower: %s", error)
         return False
     return True
 
