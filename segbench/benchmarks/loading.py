@@ -38,6 +38,7 @@ from segbench.types import Batch
 CROP = (512, 512)
 SCALE = (2048, 512)  # ADE20K's
 SIZE = (512, 683)  # of the images
+LARGE = (1512, 2016)  # photographs of 3 megapixels
 QUALITY = 83  # JPEGs of these scenes have some 95 KiB
 FLOOR = 3  # a class of ADE20K
 
@@ -65,9 +66,13 @@ def section(images: int = 64, batch_size: int = 8) -> Section:
             Column("images/s", lambda row: 1 / row["median_s"], "{:.0f}".format),
             Column("to MMSegmentation's", lambda row: row.get("speed_up"), "{:.2f}".format),
             Column("to albumentations", lambda row: row.get("second_speed_up"), "{:.2f}".format),
+            Column("to full decoding", lambda row: row.get("reduced_speed_up"), "{:.2f}".format),
             Column("share", lambda row: row.get("share"), "{:.0%}".format),
         ),
-        {f"{images} images": partial(measure, images=images, batch_size=batch_size)},
+        {
+            f"{images} images": partial(measure, images=images, batch_size=batch_size),
+            "large photographs": partial(measure_reduced, images=max(2, images // 16)),
+        },
     )
 
 
@@ -84,7 +89,7 @@ def measure(clock: Clock, images: int, batch_size: int) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         root = Path(folder)
-        write_pairs(root, images)
+        write_pairs(root, images, SIZE)
         data = ADE20K(root, img_size=CROP, scale=SCALE, batch_size=batch_size, num_workers=1)
         dataset = data.dataset("train")
         files = [(pair.image, pair.label) for pair in dataset.pairs if pair.label is not None]
@@ -122,14 +127,49 @@ def measure(clock: Clock, images: int, batch_size: int) -> list[Row]:
     ]
 
 
-def write_pairs(root: Path, images: int) -> None:
+def measure_reduced(clock: Clock, images: int) -> list[Row]:
+    """Measures what `reduced_decode` saves where photographs are large, with crops and scale as above.
+
+    Args:
+        clock: How often; nothing here runs on a GPU.
+        images: Number of photographs, each of which is loaded once in a round.
+
+    Returns:
+        Loading with full decoding, then with reduced.
+    """
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
+        root = Path(folder)
+        write_pairs(root, images, LARGE)
+        pairs = ADE20K(root).pairs("train")
+        size = mean(pair.image.stat().st_size for pair in pairs) / 1024
+        ways = {
+            name: ADE20K(root, img_size=CROP, scale=SCALE, reduced_decode=reduced).dataset("train")
+            for name, reduced in (("segbench", False), ("segbench, reduced_decode", True))
+        }
+        numbers = {name: count() for name in ways}  # the same draws for both
+        works = {name: partial(_draw_each, dataset, numbers[name], images) for name, dataset in ways.items()}
+        timings = time_side_by_side(works, clock.repeats, torch.device("cpu"), clock.warm_up)
+    return [
+        {
+            "case": f"JPEG of {LARGE[1]}×{LARGE[0]}, {size:.0f} KiB",
+            "where": "one process",
+            "variant": name,
+            "median_s": timing.median_s / images,
+            "seconds": [seconds / images for seconds in timing.seconds],
+            "reduced_speed_up": 1 / timing.ratio,
+        }
+        for name, timing in timings.items()
+    ]
+
+
+def write_pairs(root: Path, images: int, size: tuple[int, int]) -> None:
     """Writes scenes as ADE20K's files, with labels by Pillow, whose PNG filters are ADE20K's."""
     layout, spec = ADE20K.layout, ADE20K.spec
     for i in track(range(images), "Drawing images", transient=True):
-        image, label = draw_scene(i, spec.num_classes, SIZE, ignore_index=spec.ignore_index)
+        image, label = draw_scene(i, spec.num_classes, size, ignore_index=spec.ignore_index)
         # Photographs have a ground and a sky: with one background, windows that it fills would be drawn again
         # and again, which costs MMSegmentation most.
-        label[SIZE[0] // 2 :][label[SIZE[0] // 2 :] == 0] = FLOOR
+        label[size[0] // 2 :][label[size[0] // 2 :] == 0] = FLOOR
         pair = layout.place(root, "train", i + 1)
         if pair.label is None:
             raise TypeError("ADE20K's training images have labels")
@@ -228,6 +268,11 @@ def _start_worker(_: int) -> None:
 def _each(load: Callable[[range], object], batches: list[range]) -> None:
     for batch in batches:
         load(batch)
+
+
+def _draw_each(dataset: SegmentationDataset, numbers: Iterator[int], images: int) -> None:
+    for image in range(images):
+        dataset[Draw(image, next(numbers))]
 
 
 def _exhaust(loader: DataLoader[Any]) -> None:

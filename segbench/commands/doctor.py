@@ -43,7 +43,7 @@ def run(args: list[str]) -> None:
     given = config.data.as_dict().get("init_args", {})
     built = parser.instantiate(config)
     typed = {found[1] for word in args if (found := re.match(r"--data(?:\.init_args)?\.(\w+)", word))}
-    doctor(built.data, given, built.out, built.fix, built.num_workers, typed)
+    doctor(built.data, given, built.out, built.fix, built.num_workers, built.cache, typed)
 
 
 def doctor(
@@ -52,6 +52,7 @@ def doctor(
     out: Path | None = None,
     fix: Path | None = None,
     num_workers: int | None = None,
+    cache: bool = True,
     typed: Collection[str] = (),
 ) -> None:
     """Reads every image and mask once and prints what is wrong, and what the data are like.
@@ -62,6 +63,8 @@ def doctor(
         out: Folder for classes.png and sizes.png.
         fix: YAML file for the remedies of all errors and warnings in one, to be given as a further --config.
         num_workers: Files read at the same time; by default as many as there are free processors.
+        cache: Read only files that have changed since an earlier visit; false reads all. What was found is kept
+            in the folder doctor of the cache folder.
         typed: Options of the dataset that stand on the command line itself.
 
     Raises:
@@ -82,7 +85,10 @@ def doctor(
     diagnosis = visit(
         data,
         num_workers,
-        lambda records, total: track(records, f"Reading {total} images", total, console=progress),
+        lambda records, total: track(
+            records, f"Reading {total} images", total, console=progress, disable=not total
+        ),
+        cache,
     )
     accepted = options_of(data)
     for finding in diagnosis.findings:
@@ -103,7 +109,8 @@ def doctor(
             console.print(f"and leave {options} out of the command line, which would win over it", markup=False)
     levels = Counter(finding.level for finding in diagnosis.findings)
     counted = ", ".join(f"{levels[level]} {level}{'s' if levels[level] != 1 else ''}" for level in LEVELS)
-    console.print(f"{len(diagnosis.records)} images read: {counted}", markup=False)
+    before = f", {diagnosis.recalled} of them on an earlier visit" if diagnosis.recalled else ""
+    console.print(f"{len(diagnosis.records)} images read{before}: {counted}", markup=False)
     if levels["error"]:
         raise SystemExit(1)
 

@@ -16,13 +16,17 @@ import copy
 import math
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple, Self, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.data.reduced import REDUCTIONS
+
 Number = TypeVar("Number", bound=np.integer)
+Read = Callable[[int], tuple[NDArray[np.uint8], int]]
 
 FILL = 128  # grey value of padded pixels: the mean of a ViT's normalisation to [−1, 1]
 
@@ -54,6 +58,21 @@ class Augmentation(ABC):
         Returns:
             The augmented image and label.
         """
+
+    def of_file(
+        self, read: Read, label: NDArray[np.integer], number: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+        """Augments one draw whose image is still to be read; one that shrinks images may have it read smaller.
+
+        Args:
+            read: Reads the image at 1 / n of its size, or larger; says by how much it is smaller.
+            label: `(H, W)` training ids.
+            number: The draw's number.
+
+        Returns:
+            The augmented image and label.
+        """
+        return self(read(1)[0], label, number)
 
     @abstractmethod
     def recipe(self) -> object:
@@ -87,6 +106,19 @@ class View(NamedTuple):
     columns: slice
     size: tuple[int, int]
     mirrored: bool
+
+    def reduced(self, reduction: int) -> "View":
+        """Finds the window in an image that was read at 1 / reduction of its size, to the nearest pixel."""
+        rows, columns = (
+            slice((side.start + reduction // 2) // reduction, (side.stop + reduction // 2) // reduction)
+            for side in (self.rows, self.columns)
+        )
+        return self._replace(rows=rows, columns=columns)
+
+    def is_shrunk(self) -> bool:
+        """Tells whether no side of the window has fewer pixels than are made of it."""
+        sides = zip((self.rows, self.columns), self.size, strict=True)
+        return all(side.stop - side.start >= size for side, size in sides)
 
 
 class Colors(NamedTuple):
@@ -164,9 +196,21 @@ class StandardAugment(Augmentation):
         self, image: NDArray[np.uint8], label: NDArray[np.integer], number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
         """Augments one draw to `img_size`; see the contract."""
+        return self.of_file(lambda _: (image, 1), label, number)
+
+    def of_file(
+        self, read: Read, label: NDArray[np.integer], number: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+        """Augments one draw, and has its image read as small as it can be without being enlarged.
+
+        The draw is the same. The window in a smaller image begins and ends at whole pixels, which moves it by
+        half a pixel of the result at most.
+        """
         rng = randomness(self.seed, number)
         view = self.draw(label, rng)
-        image, label = cut(image, view, cv2.INTER_LINEAR), cut(label, view, cv2.INTER_NEAREST)
+        image, reduction = read(next((n for n in REDUCTIONS if view.reduced(n).is_shrunk()), 1))
+        image = cut(image, view.reduced(reduction), cv2.INTER_LINEAR)
+        label = cut(label, view, cv2.INTER_NEAREST)
         image = self.recolor(image, rng)
         return pad(image, self.img_size, FILL), pad(label, self.img_size, self.ignore_index)
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from segbench.data.augment import Augmentation, StandardAugment, plain_augment
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.decoded import DecodedFiles
-from segbench.data.files import SUFFIXES, composed
+from segbench.data.files import SUFFIXES, composed, is_jpeg_name, subfolders
 from segbench.data.first_batches import FirstBatches
 from segbench.data.sampling import Draw, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
@@ -65,6 +65,7 @@ class SegmentationDataModule(L.LightningDataModule):
         augment: bool = True,
         exclude: list[str] | None = None,
         cache: bool = False,
+        reduced_decode: bool = False,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -83,9 +84,12 @@ class SegmentationDataModule(L.LightningDataModule):
             exclude: Images to leave out of all splits, as paths below the root.
             cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
                 on, where the set fits into memory or lies on a fast disk.
+            reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
+                shrinks them at least as much; faster for photographs much larger than the crops. Windows and
+                labels stay the same, pixels are smoother; see `segbench.data.reduced`.
 
         Raises:
-            ValueError: If a number is out of range.
+            ValueError: If a number is out of range, or options contradict each other.
         """
         super().__init__()
         if min(*img_size, batch_size, eval_batch_size) < 1 or seed < 0 or (num_workers or 0) < 0:
@@ -109,6 +113,9 @@ class SegmentationDataModule(L.LightningDataModule):
             Transforms(train_transforms, seed) if train_transforms else self.default_augment(scale, augment)
         )
         self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
+        self.reduced_decode = reduced_decode
+        if reduced_decode:
+            _check_reducible(self.layout, self.augment, cache)
         self._datasets: dict[Split, SegmentationDataset] = {}
         self._first_batches = FirstBatches(self.spec)
 
@@ -187,14 +194,21 @@ class SegmentationDataModule(L.LightningDataModule):
             if bare and split != "predict":
                 raise ValueError(
                     f"{bare[0].image} has no mask, nor have {len(bare) - 1} of the other {len(pairs) - 1}"
-                    f" images: expected {self.layout.tree(self.root)}; add the masks, or leave the images out"
-                    " by --data.init_args.exclude, which `segbench doctor` writes"
+                    f" images: expected {self.layout.tree(self.root)}, which holds the folders"
+                    f" {', '.join(subfolders(self.root)[:12])}; add the masks, say where they are, or leave the"
+                    " images out by --data.init_args.exclude: `segbench doctor` writes either option"
                 )
             if not pairs:
                 raise ValueError(f"exclude leaves no image of split '{split}': shorten it")
             augment = self.augment if split == "train" else None
             read = DecodedFiles(self.layout) if self.cache else self.layout.read
-            self._datasets[split] = SegmentationDataset(pairs, self.spec, augment, read)
+            read_ids = self.layout.read_ids if self.reduced_decode else None
+            if read_ids and augment and not any(is_jpeg_name(pair.image) for pair in pairs):
+                L.pytorch.utilities.rank_zero_warn(
+                    f"reduced_decode does nothing here: none of the {len(pairs)} training images is a JPEG, and"
+                    " others are decoded in full in any case"
+                )
+            self._datasets[split] = SegmentationDataset(pairs, self.spec, read, augment, read_ids)
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:
@@ -333,6 +347,25 @@ def default_num_workers(num_devices: int = 1) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # respects the share a cluster grants; not on macOS
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(8, processors // max(1, num_devices) - 1))
+
+
+def _check_reducible(layout: Layout, augment: Augmentation, cache: bool) -> None:
+    """Refuses `reduced_decode` where it would do nothing, or read other pixels than training without it."""
+    if cache:
+        raise ValueError(
+            "cache and reduced_decode contradict each other, since what is kept is decoded in full: give one of"
+            " them"
+        )
+    if type(augment).of_file is Augmentation.of_file:
+        raise ValueError(
+            "reduced_decode works with the standard augmentation alone, which says beforehand how small a"
+            " photograph becomes: leave train_transforms out, give DeepFashion a scale, or leave reduced_decode"
+        )
+    if type(layout).read is not Layout.read:
+        raise ValueError(
+            f"{type(layout).__qualname__} opens photographs in its own way, so they cannot be read at reduced"
+            " size: leave reduced_decode"
+        )
 
 
 def _comparable(path: Path) -> str:

@@ -16,7 +16,7 @@ from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC, paint_label_ids
 from segbench.data.files import write_image
 from segbench.data.folder_layout import FolderLayout
-from segbench.data.spec import DatasetSpec, Layout, Pair, Split, read_pair
+from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform
 
 LabelFiles = Literal["labelIds", "labelTrainIds"]
@@ -52,13 +52,13 @@ class CityscapesLayout(Layout):
         """Describes the expected files."""
         return self._files().tree(root)
 
-    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair; labels are label ids, whatever the file has."""
-        image, mask = read_pair(pair)
+    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
+        """Opens a mask; its ids are label ids, whatever the file has."""
+        mask = super().read_ids(pair)
         if mask is None or self.labels == "labelIds":
-            return image, mask
+            return mask
         try:
-            return image, CITYSCAPES_SPEC.encode(_TRAINING_IDS.decode(mask))
+            return CITYSCAPES_SPEC.encode(_TRAINING_IDS.decode(mask))
         except ValueError:
             raise ValueError(
                 f"{pair.label} holds other ids than 0 to 18 and 255: give --data.init_args.labels labelIds, or"
@@ -107,6 +107,7 @@ class Cityscapes(SegmentationDataModule):
         labels: LabelFiles = "labelIds",
         exclude: list[str] | None = None,
         cache: bool = False,
+        reduced_decode: bool = False,
     ) -> None:
         """Sets up the module; no image is looked for yet.
 
@@ -125,6 +126,8 @@ class Cityscapes(SegmentationDataModule):
             exclude: Images to leave out of all splits, as paths below the root.
             cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
                 on, where the set fits into memory or lies on a fast disk.
+            reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
+                shrinks them at least as much.
         """
         self.layout = CityscapesLayout(labels)
         super().__init__(
@@ -140,4 +143,5 @@ class Cityscapes(SegmentationDataModule):
             augment=augment,
             exclude=exclude,
             cache=cache,
+            reduced_decode=reduced_decode,
         )

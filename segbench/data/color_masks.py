@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segbench.data.files import JPEG
+from segbench.data.files import JPEG, is_jpeg_name
 from segbench.data.spec import Color
 
 _SHOWN = 4  # colours that one line has room for
@@ -15,7 +15,7 @@ _SHOWN = 4  # colours that one line has room for
 
 def is_colored(path: Path) -> bool:
     """Tells a mask in RGB from ids, grey or behind a palette; what cannot be opened is not coloured either."""
-    if path.suffix.lower() in {".jpg", ".jpeg"}:  # no colour comes out of it as it went in
+    if is_jpeg_name(path):  # no colour comes out of it as it went in
         return False
     try:
         with Image.open(path) as image:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from segbench.data.augment import Augmentation
+from segbench.data.files import read_image
+from segbench.data.reduced import read_reduced_image, reduced_size
 from segbench.data.sampling import Draw
-from segbench.data.spec import DatasetSpec, Pair, read_pair
+from segbench.data.spec import DatasetSpec, Pair
 from segbench.types import Batch
 
 
@@ -57,13 +59,24 @@ class SegmentationDataset(Dataset[Item]):
         self,
         pairs: Sequence[Pair],
         spec: DatasetSpec,
+        read_files: Callable[[Pair], tuple[NDArray[np.uint8], NDArray[np.integer] | None]],
         augment: Augmentation | None = None,
-        read_files: Callable[[Pair], tuple[NDArray[np.uint8], NDArray[np.integer] | None]] = read_pair,
+        read_ids: Callable[[Pair], NDArray[np.integer] | None] | None = None,
     ) -> None:
+        """Keeps the list.
+
+        Args:
+            pairs: The files.
+            spec: Classes, and what ids mean.
+            read_files: Opens a pair.
+            augment: What training sees; `None` leaves images as they are.
+            read_ids: Opens a mask alone, and lets photographs be read smaller where `augment` shrinks them.
+        """
         self.pairs = list(pairs)
         self.spec = spec
-        self.augment = augment
         self.read_files = read_files
+        self.augment = augment
+        self.read_ids = read_ids
         self.cached: Callable[[Draw], Item] | None = None
 
     def __len__(self) -> int:
@@ -81,29 +94,59 @@ class SegmentationDataset(Dataset[Item]):
         Raises:
             ValueError: If a file is damaged, sizes differ, or a label is no class.
         """
-        name, image_path, label_path = self.pairs[index]
-        image, mask = self.read_files(self.pairs[index])
+        pair = self.pairs[index]
+        image, mask = self.read_files(pair)
         if mask is None:
-            return Sample(name, image, np.full(image.shape[:2], self.spec.ignore_index, self.spec.dtype))
+            return Sample(pair.name, image, np.full(image.shape[:2], self.spec.ignore_index, self.spec.dtype))
         if mask.shape != image.shape[:2]:
-            turned = " (is one of them turned by its EXIF tag?)" if mask.shape[::-1] == image.shape[:2] else ""
-            raise ValueError(
-                f"{label_path} has {mask.shape[1]}x{mask.shape[0]} pixels, its image {image_path.name}"
-                f" {image.shape[1]}x{image.shape[0]}{turned}: save the mask at the size of the image"
-            )
-        try:
-            return Sample(name, image, self.spec.decode(mask))
-        except ValueError as error:
-            raise ValueError(f"{label_path}: {error}") from None
+            raise ValueError(_complain_of_size(pair, image.shape, mask.shape))
+        return Sample(pair.name, image, self._decode(pair, mask))
 
     def __getitem__(self, key: int | Draw) -> Item:
         index, number, _ = key if isinstance(key, Draw) else Draw(key, key)
         if self.cached is not None and isinstance(key, Draw):
             return self.cached(key)
+        if self.augment is not None and self.read_ids is not None:
+            return self._reduced(self.augment, self.read_ids, index, number)
         name, image, label = self.read(index)
         if self.augment is not None:
             image, label = self.augment(image, label, number)
         return to_item(name, image, label)
+
+    def _reduced(
+        self,
+        augment: Augmentation,
+        read_ids: Callable[[Pair], NDArray[np.integer] | None],
+        index: int,
+        number: int,
+    ) -> Item:
+        pair = self.pairs[index]
+        mask = read_ids(pair)
+        if mask is None:
+            raise ValueError(f"{pair.image} has no mask to be augmented with")
+        height, width = mask.shape
+
+        def read(reduction: int) -> tuple[NDArray[np.uint8], int]:
+            image, reduction = read_reduced_image(pair.image, (height, width), reduction)
+            if image.shape[:2] != reduced_size(mask.shape, reduction):
+                raise ValueError(_complain_of_size(pair, read_image(pair.image).shape, mask.shape))
+            return image, reduction
+
+        return to_item(pair.name, *augment.of_file(read, self._decode(pair, mask), number))
+
+    def _decode(self, pair: Pair, mask: NDArray[np.integer]) -> NDArray[np.integer]:
+        try:
+            return self.spec.decode(mask)
+        except ValueError as error:
+            raise ValueError(f"{pair.label}: {error}") from None
+
+
+def _complain_of_size(pair: Pair, image: Sequence[int], mask: Sequence[int]) -> str:
+    turned = " (is one of them turned by its EXIF tag?)" if (mask[1], mask[0]) == tuple(image[:2]) else ""
+    return (
+        f"{pair.label} has {mask[1]}x{mask[0]} pixels, its image {pair.image.name}"
+        f" {image[1]}x{image[0]}{turned}: save the mask at the size of the image"
+    )
 
 
 def to_item(name: str, image: NDArray[np.uint8], label: NDArray[np.integer]) -> Item:

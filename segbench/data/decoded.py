@@ -6,6 +6,7 @@ the system keeps mapped files there, once for all workers.
 
 import errno
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from segbench.atomic import replacing
 from segbench.cache import cache_folder
+from segbench.data.recipe import recipe
 from segbench.data.spec import Layout, Pair
 
 Read = Callable[[Pair], tuple[NDArray[np.uint8], NDArray[np.integer] | None]]
@@ -27,9 +29,17 @@ class DecodedFiles:
     """
 
     def __init__(self, layout: Layout) -> None:
+        """Nothing is read yet.
+
+        Args:
+            layout: Opens the files.
+
+        Raises:
+            ValueError: If it cannot be written down, so that its arrays could not be told from others.
+        """
         self._read: Read = layout.read
         # A layout may turn colours into ids, so what it knows belongs to what the arrays hold.
-        self._reader = f"{type(layout).__module__}.{type(layout).__qualname__} {vars(layout)}"
+        self._reader = json.dumps(recipe(layout), sort_keys=True)
         self._folder = cache_folder() / "decoded"
 
     def __call__(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:

@@ -118,7 +118,14 @@ class DeepFashionLayout(Layout):
                 " https://github.com/yumingj/DeepFashion-MultiModal, or try --config"
                 " experiments/data/synthetic.yaml, which needs no data"
             )
-        masks = {name.removesuffix("_segm"): path for name, path in list_files(root / "segm").items()}
+        found = list_files(root / "segm")
+        masks = {name.removesuffix("_segm"): path for name, path in found.items()}
+        if len(masks) < len(found):
+            twice = next(name for name in masks if name in found and f"{name}_segm" in found)
+            raise ValueError(
+                f"{found[twice]} and {found[f'{twice}_segm'].name} would both be the mask of {twice}: take one"
+                " of them away"
+            )
         images = {name: path for folder in folders for name, path in list_files(root / folder).items()}
         lonely = sorted(masks.keys() - images.keys())
         if lonely:

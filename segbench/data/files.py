@@ -50,9 +50,21 @@ def list_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def subfolders(folder: Path) -> list[str]:
+    """Names the folders in a folder, which may be missing; sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def composed(text: str) -> str:
     """Writes letters with their accents as one (NFC); some systems write file names as two (NFD)."""
     return unicodedata.normalize("NFC", text)
+
+
+def is_jpeg_name(path: Path) -> bool:
+    """Tells a JPEG by its suffix."""
+    return path.suffix.lower() in {".jpg", ".jpeg"}
 
 
 def read_text(path: Path) -> str:
@@ -81,10 +93,27 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def decode_image(path: Path, data: bytes) -> NDArray[np.uint8]:
     """Does the same with what was read already; the path is for its suffix and messages."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    return decode_colors(path, data, cv2.IMREAD_COLOR_RGB)
+
+
+def decode_colors(path: Path, data: bytes, flags: int) -> NDArray[np.uint8]:
+    """Does the same in any of OpenCV's ways that give three channels."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None or not _is_whole(path, data):
         raise ValueError(f"{path} is damaged or cut short, or no picture: copy it anew, or take it away")
     return np.asarray(image, np.uint8)
+
+
+def read_painted(path: Path) -> NDArray[np.uint8]:
+    """Reads a mask painted in colours as it is stored: as with ids, no EXIF tag turns it.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB.
+
+    Raises:
+        ValueError: If the file is damaged or no picture.
+    """
+    return decode_colors(path, path.read_bytes(), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:
@@ -96,7 +125,7 @@ def read_mask(path: Path) -> NDArray[np.integer]:
     Raises:
         ValueError: If the file is damaged, a JPEG, or holds colours instead of ids.
     """
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
+    if is_jpeg_name(path):
         raise ValueError(f"{path}: JPEG changes class ids; save masks as PNG")
     try:
         return decode_mask(path, path.read_bytes())
@@ -137,8 +166,8 @@ def write_image(path: Path, image: NDArray[np.integer], jpeg_quality: int = 95) 
     path.parent.mkdir(parents=True, exist_ok=True)
     if image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    is_jpeg = path.suffix.lower() in {".jpg", ".jpeg"}  # OpenCV grumbles at the option elsewhere
-    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if is_jpeg else []
+    # OpenCV grumbles at the option elsewhere.
+    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if is_jpeg_name(path) else []
     encoded, data = cv2.imencode(path.suffix, image, options)
     if not encoded:
         raise ValueError(f"{path}: OpenCV cannot write {path.suffix}")

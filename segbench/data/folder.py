@@ -49,6 +49,7 @@ class FolderDataModule(SegmentationDataModule):
         augment: bool = True,
         exclude: list[str] | None = None,
         cache: bool = False,
+        reduced_decode: bool = False,
     ) -> None:
         """Sets up the module.
 
@@ -79,6 +80,8 @@ class FolderDataModule(SegmentationDataModule):
             exclude: Images to leave out of all splits, as paths below the root.
             cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
                 on, where the set fits into memory or lies on a fast disk.
+            reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
+                shrinks them at least as much.
 
         Raises:
             FileNotFoundError: If the file of class names is missing.
@@ -111,6 +114,7 @@ class FolderDataModule(SegmentationDataModule):
             augment=augment,
             exclude=exclude,
             cache=cache,
+            reduced_decode=reduced_decode,
         )
 
     def setup(self, stage: str) -> None:

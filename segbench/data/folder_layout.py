@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.color_masks import count_transparent, ids_of_colors, is_colored
-from segbench.data.files import list_files, read_image
-from segbench.data.spec import Color, Layout, Pair, Split, read_pair
+from segbench.data.files import list_files, read_painted, subfolders
+from segbench.data.spec import Color, Layout, Pair, Split
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class FolderLayout(Layout):
         being = f", {{split}} being {', '.join(names)}" if any(names) else " without {split}"
         return f"{' or '.join(folders)} in {root}{being}"
 
-    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair; painted masks become ids."""
+    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
+        """Opens a mask; painted ones become ids."""
         if pair.label is None or not self.colors or not is_colored(pair.label):
-            return read_pair(pair)
-        picture = read_image(pair.label)
+            return super().read_ids(pair)
+        picture = read_painted(pair.label)
         unseen = count_transparent(pair.label)
         if unseen:
             raise ValueError(
@@ -111,10 +111,9 @@ class FolderLayout(Layout):
                 " the colour of their class, or one that ignore names, and save without transparency"
             )
         try:
-            mask = ids_of_colors(picture, self.colors)
+            return ids_of_colors(picture, self.colors)
         except ValueError as error:
             raise ValueError(f"{pair.label}: {error}") from None
-        return read_image(pair.image), mask
 
     def _folders(self, root: Path, split: Split) -> tuple[Path, Path]:
         name = self.splits.get(split, split)
@@ -126,8 +125,10 @@ class FolderLayout(Layout):
             if images.is_dir():
                 return images, masks
         missing = root if not root.is_dir() else candidates[0][0]
+        there = ", ".join(subfolders(root)[:12])
         raise FileNotFoundError(
             f"no folder {missing} for split '{split}': expected {self.tree(root)}"
+            + (f", which holds the folders {there}" if there else "")
             + (f"; {self.source}" if self.source else "")
         )
 

@@ -208,7 +208,7 @@ class Layout(ABC):
         """Describes the expected files in one line, for messages."""
 
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair; a layout whose files are no plain photograph and mask says so here and in `write`.
+        """Opens a pair; a layout whose photograph and mask are no files of their own says so here.
 
         Returns:
             Photograph `(H, W, 3)` uint8 RGB, and ids `(H, W)` as in the files, or None where there are none.
@@ -216,7 +216,18 @@ class Layout(ABC):
         Raises:
             ValueError: If a file is damaged, or not what it should be.
         """
-        return read_pair(pair)
+        return read_image(pair.image), self.read_ids(pair)
+
+    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
+        """Opens the mask alone; a layout whose masks hold something else than ids says so here and in `write`.
+
+        Returns:
+            Ids `(H, W)` as in the file, or None where there is none.
+
+        Raises:
+            ValueError: If the file is damaged, or not what it should be.
+        """
+        return None if pair.label is None else read_mask(pair.label)
 
     def write(self, pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.integer]) -> None:
         """Writes a pair so that `read` gives it back, as far as JPEG can.
@@ -229,11 +240,6 @@ class Layout(ABC):
         write_image(pair.image, image)
         if pair.label is not None:
             write_image(pair.label, mask)
-
-
-def read_pair(pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-    """Reads a photograph and its mask, each a file of its own; see `Layout.read`."""
-    return read_image(pair.image), None if pair.label is None else read_mask(pair.label)
 
 
 def present_ids(array: NDArray[np.integer]) -> NDArray[np.integer]:

@@ -104,9 +104,9 @@ class DrawnSplits(Layout):
         """Describes the expected files."""
         return self.files.tree(root)
 
-    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair as the folder does."""
-        return self.files.read(pair)
+    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
+        """Opens a mask as the folder does."""
+        return self.files.read_ids(pair)
 
     def _refuse_folders(self, root: Path) -> None:
         for template in self.files.images:
@@ -172,9 +172,9 @@ class ListedSplits(Layout):
         """Describes the expected files."""
         return self.files.tree(root)
 
-    def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair as the folder does."""
-        return self.files.read(pair)
+    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
+        """Opens a mask as the folder does."""
+        return self.files.read_ids(pair)
 
     def _names(self, root: Path, split: Split) -> list[str]:
         path = root / self.lists[split]

@@ -6,10 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from segbench.data.base import SegmentationDataModule, SegmentationDataset
+from segbench.data.recipe import recipe
 from segbench.data.sampling import Draw
 
 VIEW_SEED = 0  # one for all, so that runs with any data.seed find the same views in the cache
-_PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow")  # pixels may change with them
+PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow")  # pixels may change with them
 
 
 def view(image: int, number: int, num_images: int) -> Draw:
@@ -36,7 +37,8 @@ def view_dataset(data: SegmentationDataModule) -> SegmentationDataset:
         Its items at `view(…)` depend on nothing else.
     """
     train = data.dataset("train")
-    return SegmentationDataset(train.pairs, train.spec, data.augment.reseeded(VIEW_SEED), train.read_files)
+    augment = data.augment.reseeded(VIEW_SEED)
+    return SegmentationDataset(train.pairs, train.spec, train.read_files, augment, train.read_ids)
 
 
 def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
@@ -63,21 +65,21 @@ def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
             stamp = (os.path.relpath(path, data.root), status.st_size, status.st_mtime_ns)
             files.update(repr(stamp).encode())
     try:
-        transforms = data.augment.recipe()
+        transforms, layout = recipe(data.augment.recipe()), recipe(data.layout)
     except ValueError as error:
         raise ValueError(
             f"cache_features: {error}, so that one can tell whose cached views are, or set cache_features 0"
         ) from None
-    layout = data.layout
     return {
         "dataset": _name(data),
         "images": len(pairs),
         "files": files.hexdigest(),
-        "layout": f"{_name(layout)} {vars(layout)}",
+        "layout": layout,
+        "reduced_decode": data.reduced_decode,
         "labels": [spec.num_classes, spec.ignore_index, spec.complete, sorted(spec.remap.items())],
-        "transforms": f"{_name(data.augment)} {transforms}",
+        "transforms": [_name(data.augment), transforms],
         "seed": VIEW_SEED,
-        "versions": {name: package_version(name) for name in _PACKAGES},
+        "versions": {name: package_version(name) for name in PACKAGES},
     }
 
 

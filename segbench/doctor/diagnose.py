@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from segbench.doctor.file_faults import file_findings
 from segbench.doctor.finding import LEVELS, Finding
 from segbench.doctor.id_faults import id_findings
 from segbench.doctor.layout_faults import list_pairs
+from segbench.doctor.memory import Memory, Stamp, stamp
 from segbench.doctor.split_faults import class_findings, split_findings
 
 Job = tuple[Layout, Path, Split, Pair]
@@ -26,16 +27,19 @@ class Diagnosis(NamedTuple):
     Attributes:
         records: One of each image and mask.
         findings: Errors first.
+        recalled: How many records are of an earlier visit, since their files have not changed.
     """
 
     records: list[Record]
     findings: list[Finding]
+    recalled: int = 0
 
 
 def visit(
     data: SegmentationDataModule,
     num_workers: int | None = None,
     progress: Progress = lambda records, _: records,
+    cache: bool = True,
 ) -> Diagnosis:
     """Reads a whole dataset once and names what is wrong with it.
 
@@ -43,6 +47,7 @@ def visit(
         data: As for training.
         num_workers: Files read at the same time; by default as many as there are free processors.
         progress: Wraps the records as they come, to show how many of the total are done.
+        cache: Read only files that have changed since an earlier visit, and remember this one.
 
     Returns:
         The diagnosis.
@@ -60,17 +65,53 @@ def visit(
     for split in pairs:
         for pair in pairs[split]:
             jobs.setdefault(pair, (data.layout, data.root, split, pair))
+    memory = Memory(data.layout, data.root) if cache else None
+    record_of = {pair: record for pair in jobs if memory and (record := memory.recall(pair))}
+    known = set(record_of)
+    try:
+        new = {pair: job for pair, job in jobs.items() if pair not in record_of}
+        for pair, before, record in _read(new, num_workers, progress):
+            record_of[pair] = record
+            if memory:
+                memory.keep(pair, before, record)
+    finally:  # an interrupted visit is remembered as far as it came
+        if memory:
+            _save(memory)
+    records = [record_of[pair]._replace(split=split) for split in pairs for pair in pairs[split]]
+    recalled = sum(pair in known for split in pairs for pair in pairs[split])
+    findings += diagnose(records, data.spec, accepted, data.eval_batch_size)
+    if any(finding.name in {"names differ", "masks elsewhere"} for finding in findings):  # nothing is missing
+        missing = {"missing mask", "masks without image"}
+        findings = [finding for finding in findings if finding.name not in missing]
+    return Diagnosis(records, sorted(findings, key=lambda finding: LEVELS.index(finding.level)), recalled)
+
+
+def _read(
+    jobs: Mapping[Pair, Job], num_workers: int | None, progress: Progress
+) -> Iterator[tuple[Pair, Stamp | None, Record]]:
+    """Examines pairs, several at a time; each comes with the stamp of before it was read."""
+    stamps: dict[Pair, Stamp | None] = {}
+
+    def look(pair: Pair) -> Record:
+        stamps[pair] = stamp(pair)
+        return examine(*jobs[pair])
+
     # Threads: decoders and hashes run without the interpreter's lock, and nothing needs to be sent.
     with warnings.catch_warnings(), ThreadPoolExecutor(num_workers or default_num_workers()) as pool:
         warnings.simplefilter("ignore")  # Pillow's, on files that the records speak of anyway
-        read = progress(pool.map(lambda job: examine(*job), jobs.values()), len(jobs))
-        record_of = dict(zip(jobs, read, strict=True))
-    records = [record_of[pair]._replace(split=split) for split in pairs for pair in pairs[split]]
-    findings += diagnose(records, data.spec, accepted, data.eval_batch_size)
-    if any(finding.name == "names differ" for finding in findings):  # nothing is missing, then
-        missing = {"missing mask", "masks without image"}
-        findings = [finding for finding in findings if finding.name not in missing]
-    return Diagnosis(records, sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
+        for pair, record in zip(jobs, progress(pool.map(look, jobs), len(jobs)), strict=True):
+            yield pair, stamps[pair], record
+
+
+def _save(memory: Memory) -> None:
+    try:
+        memory.save()
+    except OSError as error:
+        warnings.warn(
+            f"cannot write {memory.path} ({error.strerror}), so the next visit reads all files again: name"
+            " another place by SEGBENCH_CACHE",
+            stacklevel=3,
+        )
 
 
 def options_of(data: SegmentationDataModule) -> frozenset[str]:

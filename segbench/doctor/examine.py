@@ -41,6 +41,7 @@ class Record(NamedTuple):
         deep: The photograph has more than 8 bits for each colour.
         alpha: The photograph has a transparency channel.
         orientation: The photograph's EXIF orientation.
+        label_orientation: The mask's, which no reader of masks follows.
         palette: Colour that a palette mask gives to each of its ids.
         colors: Pixels of each colour, where the mask holds colours; the most frequent ones.
         fault: What keeps the pair from being read.
@@ -57,6 +58,7 @@ class Record(NamedTuple):
     deep: bool = False
     alpha: bool = False
     orientation: int = 1
+    label_orientation: int = 1
     palette: Mapping[int, Color] = {}
     colors: Mapping[Color, int] = {}
     fault: Fault | None = None
@@ -89,8 +91,11 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     if pair.label not in {None, pair.image} and _is_jpeg(pair.label):
         return record._replace(fault="JPEG mask")
     ids = _count(mask)
-    palette = {} if pair.label is None else _palette(pair.label, ids)
-    return record._replace(label_size=(mask.shape[1], mask.shape[0]), ids=ids, palette=palette)
+    record = record._replace(label_size=(mask.shape[1], mask.shape[0]), ids=ids)
+    if pair.label in {None, pair.image}:
+        return record
+    with Image.open(pair.label) as file:
+        return record._replace(palette=_palette(file, ids), label_orientation=_orientation(file))
 
 
 def below(root: Path, path: Path) -> str:
@@ -106,7 +111,7 @@ def _look_at_header(record: Record, path: Path) -> Record:
             return record._replace(
                 deep="16" in raw_mode or image.mode[0] in "IF",
                 alpha=image.mode in _ALPHA or "transparency" in image.info,
-                orientation=int(image.getexif().get(_ORIENTATION, 1)),
+                orientation=_orientation(image),
             )
     except Exception:  # a damaged file has no say here; reading it will name the fault
         return record
@@ -164,10 +169,12 @@ def _count_colors(colors: NDArray[np.uint8]) -> dict[Color, int]:
     }
 
 
-def _palette(path: Path, ids: Mapping[int, int]) -> dict[int, Color]:
-    with Image.open(path) as image:
-        table = image.getpalette("RGB") if image.mode == "P" else None
-    colors = table or []
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def _palette(image: Image.Image, ids: Mapping[int, int]) -> dict[int, Color]:
+    colors = (image.getpalette("RGB") if image.mode == "P" else None) or []
     return {
         i: (colors[3 * i], colors[3 * i + 1], colors[3 * i + 2]) for i in ids if 0 <= 3 * i < len(colors) - 2
     }

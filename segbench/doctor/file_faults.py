@@ -144,6 +144,12 @@ _PHOTOGRAPHS: tuple[tuple[str, Callable[[Record], bool], str, str], ...] = (
         "look at one with its mask: the mask must fit the photograph as viewers show it",
     ),
     (
+        "mask orientation",
+        lambda record: record.label_orientation > 1,
+        "have masks with an EXIF orientation tag, which training does not follow in masks",
+        "look at one with its photograph as stored; save the masks as they should lie, without the tag",
+    ),
+    (
         "16-bit images",
         lambda record: record.deep,
         "have 16 bits for each colour, of which the upper 8 are used",

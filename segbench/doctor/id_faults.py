@@ -276,7 +276,7 @@ def _one_too_many(unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     text = f"masks hold ids 0..{n} for {n} classes: one of them is no class, or has no name"
     advice = (
         f"if {n} means no class, let remap be {{{n}: {spec.ignore_index}}}; if it is 0 that means none,"
-        f" {{0: {spec.ignore_index}, 1: 0, 2: 1, …, {n}: {n - 1}}}; if all are classes, add the name to classes"
+        f" {_shift(spec)}; if all are classes, add the name to classes"
     )
     return Finding("error", "ids 0..N", text, advice=advice)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes import CityscapesLayout, LabelFiles
-from segbench.data.files import list_files
-from segbench.data.folder import FolderLayout
+from segbench.data.files import list_files, subfolders
+from segbench.data.folder_layout import FolderLayout, fill
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.splits import OTHER_NAMES
 from segbench.doctor.examine import below
@@ -44,7 +44,9 @@ def list_pairs(
                 findings.append(_absent_split(data, split, error, accepted))
         findings += [Finding("warning", _title(w.message), str(w.message)) for w in caught]
         if split in pairs and all(pair.label is None for pair in pairs[split]):
-            findings += _other_suffix(data, split, pairs[split])
+            findings += _other_suffix(data, split, pairs[split]) or _other_folder(
+                data, split, pairs[split], accepted
+            )
     once: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         once.setdefault((finding.name, finding.text), finding)
@@ -99,6 +101,25 @@ def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pa
             options = {"image_suffix": layout.image_suffix, "mask_suffix": layout.mask_suffix}
             changed = {key: value for key, value in options.items() if value != getattr(data.layout, key)}
             return [Finding("error", "names differ", text, [below(data.root, pairs[0].image)], changed)]
+    return []
+
+
+def _other_folder(
+    data: SegmentationDataModule, split: Split, pairs: Sequence[Pair], accepted: Container[str]
+) -> list[Finding]:
+    """Finds masks in a folder of another name, such as labels or SegmentationClass."""
+    layout = getattr(data.layout, "files", data.layout)  # of splits that are drawn or listed
+    if "masks" not in accepted or not isinstance(layout, FolderLayout):
+        return []
+    name = layout.splits.get(split, split)
+    for images, masks in zip(layout.images, layout.masks, strict=True):
+        within, _, last = masks.removesuffix("/{split}").rpartition("/")
+        for other in subfolders(data.root / fill(within, name)):
+            template = f"{within}/{other}".lstrip("/") + masks[len(f"{within}/{last}".lstrip("/")) :]
+            found = replace(layout, masks=(template,) * len(layout.masks))
+            if template != images and _labelled(found, data.root, split) > len(pairs) / 2:
+                text = f"there are no masks in '{masks}', but in '{template}'"
+                return [Finding("error", "masks elsewhere", text, options={"masks": template})]
     return []
 
 

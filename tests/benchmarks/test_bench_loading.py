@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from segbench.benchmarks.loading import CROP, SCALE, load_in_stages, section, write_pairs
+from segbench.benchmarks import loading
+from segbench.benchmarks.loading import CROP, SCALE, SIZE, load_in_stages, section, write_pairs
 from segbench.benchmarks.loading_peers import MMSegManner, PlainAlbumentations
 from segbench.benchmarks.section import Clock
 from segbench.data.ade20k import ADE20K
@@ -16,7 +17,7 @@ from segbench.data.sampling import Draw
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("pairs")
-    write_pairs(root, 3)
+    write_pairs(root, 3, SIZE)
     return ADE20K(root, img_size=CROP, scale=SCALE).dataset("train")
 
 
@@ -48,7 +49,7 @@ def test_peers_load_the_same_files_into_normalised_floats(dataset, pipeline):
 
 def test_one_round_is_measured():
     table = section(images=2, batch_size=2)
-    (measure,) = table.cases.values()
+    measure = table.cases["2 images"]
     rows = measure(Clock(torch.device("cpu"), repeats=1))
     names = ["MMSegmentation's manner", "plain albumentations", "segbench"]
     for where in ("one process", "one worker"):
@@ -62,3 +63,12 @@ def test_one_round_is_measured():
     assert 0 < label < 10
     for row in rows:
         assert [column.text(column.value(row)) for column in table.columns if column.value(row) is not None]
+
+
+def test_reduced_decoding_is_measured_against_full(monkeypatch):
+    monkeypatch.setattr(loading, "LARGE", (600, 800))
+    table = section(images=32)
+    full, reduced = table.cases["large photographs"](Clock(torch.device("cpu"), repeats=1))
+    assert full["reduced_speed_up"] == 1
+    assert reduced["reduced_speed_up"] > 0
+    assert "JPEG of 800×600" in reduced["case"]

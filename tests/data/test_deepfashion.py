@@ -326,3 +326,10 @@ def test_the_overlay_trains_and_the_run_says_who_was_where(twin, tmp_path, monke
     (own,) = set(Path("runs").glob("*/*")) - {run}
     assert (own / "splits" / "test.txt").read_text().splitlines() == names(twin, "test")
     assert not (own / "splits" / "train.txt").exists()
+
+
+def test_two_masks_of_one_photograph_are_refused(copy):
+    name = module(copy).dataset("train").pairs[0].name
+    shutil.copy(copy / "segm" / f"{name}_segm.png", copy / "segm" / f"{name}.png")
+    with pytest.raises(ValueError, match=rf"{name}\.png and {name}_segm\.png would both be the mask"):
+        module(copy).dataset("train")

@@ -15,7 +15,7 @@ from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
 from segbench.data.deepfashion import DEEPFASHION_SPEC, DeepFashion, DeepFashionLayout
 from segbench.data.folder import FolderDataModule
 from segbench.data.folder_layout import FolderLayout
-from segbench.data.spec import read_pair
+from segbench.data.spec import Layout
 from segbench.data.synthetic import write_synthetic
 from segbench.doctor.diagnose import visit
 
@@ -86,6 +86,10 @@ def split_names(d):
     for folder in ("images", "masks"):
         (d.root / folder / "train").rename(d.root / folder / "training")
         (d.root / folder / "val").rename(d.root / folder / "valid")
+
+
+def other_folder(d):
+    (d.root / "masks").rename(d.root / "SegmentationClass")
 
 
 def other_size(d):
@@ -247,6 +251,7 @@ PLANTED = [
     (missing_mask, "missing mask", "images/train/1.png"),
     (other_suffix, "names differ", "images/train/0.png"),
     (split_names, "split of another name", None),
+    (other_folder, "masks elsewhere", None),
     (other_size, "sizes differ", "masks/val/2.png"),
     (exif_turned, "EXIF rotation", "images/train/2.jpg"),
     (damaged_image, "damaged image", "images/train/3.png"),
@@ -616,7 +621,7 @@ def test_names_that_lists_have_in_vain_are_no_lonely_masks(tmp_path):
 def test_files_that_two_splits_show_are_read_once(sound, monkeypatch):
     read = []
     monkeypatch.setattr(
-        FolderLayout, "read", lambda self, pair: read.append(pair.image) or read_pair(pair), raising=True
+        FolderLayout, "read", lambda self, pair: read.append(pair.image) or Layout.read(self, pair)
     )
     diagnosis = visit(FolderDataModule(splits={"test": "val"}, **sound.options), num_workers=1)
     assert len(read) == len(set(read)) == 8
@@ -684,3 +689,33 @@ def test_left_out_images_are_left_out(sound):
     everything = [f"images/test/{i}.png" for i in range(2)]
     with pytest.raises(ValueError, match="exclude leaves no image of split 'test'"):
         FolderDataModule(exclude=everything, **sound.options).dataset("test")
+
+
+def test_masks_elsewhere_are_found_where_splits_are_drawn(sound, tmp_path, capsys):
+    no_splits(sound)
+    (sound.root / "masks").rename(sound.root / "labels")
+    sound.options["splits"] = {"val": 0.2, "test": 0.2}
+    config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
+    with pytest.raises(ValueError, match="which holds the folders images, labels; add the masks"):
+        FolderDataModule(**sound.options).dataset("train")
+    status, said = doctor(capsys, "--config", config, "--fix", fix)
+    assert status == 1
+    assert yaml.safe_load(fix.read_text()) == {"data": {"init_args": {"masks": "labels/{split}"}}}
+    assert "missing mask" not in said
+    assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
+
+
+def test_an_orientation_tag_of_a_mask_is_named_and_turns_neither_ids_nor_colours(sound, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    sound.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    colors = np.array(sound.options["palette"], np.uint8)
+    for i, stored in enumerate((sound.truth["train/0"], colors[sound.truth["train/1"]])):
+        Image.fromarray(stored).save(sound.mask("train", i), exif=exif)
+    config = sound.yaml(tmp_path / "mine.yaml")
+    status, said = doctor(capsys, "--config", config)
+    assert status == 0
+    assert "warning  mask orientation: 2 of 10 images have masks" in said
+    labels = read_all(config)
+    for key in ("train/0", "train/1"):
+        np.testing.assert_array_equal(labels[key], sound.truth[key])
