@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
         Where to write it first: in the same folder, under a name that nobody else has. (Not the process number
         alone: machines and containers that share a folder have the same numbers.)
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
         yield draft
         draft.replace(path)

@@ -38,7 +38,14 @@ from segbench.errors import one_line_errors
 from segbench.option_help import option_help
 from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
 from segbench.tasks.base import Task
-from segbench.tasks.checkpoint import check_classes, check_fits, model_config, read_checkpoint, run_config
+from segbench.tasks.checkpoint import (
+    check_fits,
+    has_training_state,
+    model_config,
+    read_checkpoint,
+    run_config,
+)
+from segbench.tasks.trust import check_classes, read_names
 from segbench.verbs import TRAINER_VERBS, run
 
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
@@ -134,6 +141,12 @@ class SegbenchCLI(LightningCLI):
             return
         self._checkpoint = read_checkpoint(path)
         self._checkpoint_path = str(path)
+        self._filled_here = not has_training_state(self._checkpoint)  # Lightning cannot read an exported file
+        if self._filled_here and self.config.subcommand == "fit":
+            raise ValueError(
+                f"{path} holds weights, but no optimiser and no step, so no training goes on from it; "
+                "to begin one with these weights give it by --start.checkpoint"
+            )
         for key, here, there in _differences(config.model.as_dict(), model_config(self._checkpoint)):
             if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
                 print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
@@ -178,6 +191,8 @@ class SegbenchCLI(LightningCLI):
         """Makes the run folder and a trainer that writes there and nowhere else."""
         if self._checkpoint is not None:
             check_fits(self.model, self._checkpoint, self._checkpoint_path or "")
+            if self._filled_here:
+                self.model.load_state_dict(self._checkpoint["state_dict"])
             del self._checkpoint  # Lightning reads it again; twice in memory is once too often
         config = self.config_init[self.subcommand].trainer
         try:
@@ -228,6 +243,8 @@ class SegbenchCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["weights_only"] = True
+        if self._checkpoint_path is not None and self._filled_here:
+            kwargs["ckpt_path"] = None
         if subcommand == "predict":
             kwargs["return_predictions"] = False  # files have them; a list of all would fill the memory
         return kwargs
@@ -279,7 +296,7 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
     """Puts the configuration that a checkpoint carries in front of what the user wrote.
 
     Args:
-        args: With `--checkpoint CKPT` anywhere, or without.
+        args: With `--checkpoint CKPT` and `--trust PACKAGE` anywhere, or without.
         scratch: A folder for the YAML.
 
     Returns:
@@ -287,14 +304,19 @@ def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
     """
     finder = ArgumentParserLite(add_help=False, allow_abbrev=False)
     finder.add_argument("--checkpoint")
+    finder.add_argument("--trust", action="append", default=[])
     found, rest = finder.parse_known_args(args)
     if found.checkpoint is None:
+        if found.trust:
+            raise ValueError(
+                "--trust names packages whose classes a checkpoint may name: give --checkpoint CKPT"
+            )
         return args
     if rest[:1] == ["fit"]:
         raise ValueError(
             "`segbench fit` goes on from a checkpoint by --config RUN/config.yaml --ckpt_path CKPT"
         )
-    kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint)
+    kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint, read_names(found.trust))
     config = scratch / "checkpoint.yaml"
     config.write_text(yaml.safe_dump(kept))
     return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]

@@ -19,6 +19,7 @@ COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
     "synth": "write a synthetic twin of a dataset, in its real layout",
     "doctor": "name what is wrong with a dataset, and the YAML that mends it",
+    "export": "write a model as safetensors, ONNX, torch.export or Hugging Face folder, compared",
     "tune-regions": "choose parameters of the region post-processing on validation, and say what they gain",
     "bench": "measure kernels and models beside what they replace",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",

@@ -17,12 +17,13 @@ def segment(
     opacity: float = 0.5,
     device: Device = "auto",
     postprocess: PostProcessor | None = None,
+    trust: str | list[str] | None = None,
 ) -> None:
     """Labels photographs of any size with the checkpoint's own classes and colours.
 
     Args:
         images: Photographs, or folders of photographs.
-        checkpoint: A checkpoint of `segbench fit`.
+        checkpoint: A checkpoint of `segbench fit`, or a safetensors file or folder of `segbench export`.
         out: Folder for NAME.png (class indices), NAME_color.png and NAME_overlay.png.
         window: Height and width of sliding windows, instead of those of training.
         stride: Step between windows.
@@ -30,6 +31,7 @@ def segment(
         device: Where to compute; auto takes a GPU where there is one.
         postprocess: Class that makes labels of probabilities, such as segbench.postprocess.regions.Regions, in
             place of the checkpoint's own.
+        trust: Packages beside segbench whose classes may be built from the checkpoint.
 
     Raises:
         ValueError: If there is nothing to label, or the checkpoint is none.
@@ -48,7 +50,7 @@ def segment(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
     place = choose_device(device)
-    task = segbench.load(checkpoint).to(place)
+    task = segbench.load(checkpoint, trust).to(place)
     if postprocess is not None:
         task.postprocess = postprocess
     out.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ def run(args: list[str]) -> None:
 
     from segbench.data.base import SegmentationDataModule
     from segbench.tasks.checkpoint import read_checkpoint, run_config
+    from segbench.tasks.trust import read_names
 
     parser = ArgumentParser(prog="segbench tune-regions", exit_on_error=False, description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML that changes the data.")
@@ -41,10 +42,12 @@ def run(args: list[str]) -> None:
     parser.add_function_arguments(tune_regions, skip={"data"})
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--checkpoint")
-    checkpoint = finder.parse_known_args(args)[0].checkpoint
+    finder.add_argument("--trust", action="append", default=[])
+    found, _ = finder.parse_known_args(args)
+    checkpoint = found.checkpoint
     own = []
     if checkpoint is not None:
-        saved = run_config(read_checkpoint(checkpoint), checkpoint)
+        saved = run_config(read_checkpoint(checkpoint), checkpoint, read_names(found.trust))
         own = ["--config", yaml.safe_dump({"data": saved["data"]})]
     built = parser.instantiate(parser.parse_args([*own, *args]))
     given: dict[str, Any] = built.as_dict()
@@ -61,6 +64,7 @@ def tune_regions(
     seed: int = 0,
     workers: int | None = None,
     device: Device = "auto",
+    trust: str | list[str] | None = None,
 ) -> None:
     """Labels the validation split with many sets of parameters, and says which is best and what it gains.
 
@@ -75,6 +79,7 @@ def tune_regions(
         seed: Of the trials, of the two folds and of the interval.
         workers: Trials computed at the same time; by default as many as there are free processors.
         device: Where the model computes; auto takes a GPU where there is one.
+        trust: Packages beside segbench whose classes may be built from the checkpoint.
 
     Raises:
         ValueError: If a number is out of range, or there is no validation split of two images or more.
@@ -103,7 +108,7 @@ def tune_regions(
         raise ValueError(f"tune-regions needs a validation split, and never takes test: {error}") from None
     if len(dataset) < 2:
         raise ValueError(f"tune-regions needs 2 validation images or more, not {len(dataset)}")
-    task = segbench.load(checkpoint).to(place)
+    task = segbench.load(checkpoint, trust).to(place)
     if task.class_names != data.class_names:
         raise ValueError(f"{checkpoint} was trained with other classes than the data have")
     number = min(images or len(dataset), len(dataset))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segbench.decoders.base import Decoder
-from segbench.functional.tokens import map_to_tokens, tokens_to_map
+from segbench.functional.tokens import crop, map_to_tokens, tokens_to_map
 from segbench.layers.attention import SelfAttention
 from segbench.layers.initialization import normal
 from segbench.layers.local_attention import LocalAttention
@@ -169,7 +169,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Maps `(B, i, ⌈h/2⌉, ⌈w/2⌉)` and a skip `(B, r, h, w)` to `(B, o, h, w)`."""
         x = self.up(x) + skip_up(x, self.up.out_channels)
-        x = self.norm0(F.silu(x[..., : residual.shape[-2], : residual.shape[-1]]))
+        x = self.norm0(F.silu(crop(x, (residual.shape[-2], residual.shape[-1]))))
         change = self.of_x(x) + self.of_residual(residual)
         if self.attention is not None:
             change = change + self.attention(torch.cat([x, residual], dim=1))

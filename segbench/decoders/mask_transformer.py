@@ -104,7 +104,7 @@ class MaskTransformer(Decoder):
         """Scores patches against classes; see the contract."""
         deepest = features.maps[-1]
         patches = self.proj_dec(map_to_tokens(deepest))  # (B, N, d)
-        classes = self.cls_emb.expand(len(patches), -1, -1)  # (B, K, d)
+        classes = self.cls_emb.expand(patches.shape[0], -1, -1)  # (B, K, d)
         # z_M, c = the patches' and the classes' tokens after M blocks over both; classes have no position.
         tokens = self.decoder_norm(self.blocks(torch.cat([patches, classes], dim=1)))  # (B, N + K, d)
         patches, classes = tokens.split([patches.shape[1], classes.shape[1]], dim=1)

@@ -16,7 +16,7 @@ from torch import nn
 
 from segbench.decoders.base import Decoder
 from segbench.functional.patches import patches_to_image, pixels_in_patch_order
-from segbench.functional.tokens import map_to_tokens, pad_to_multiple
+from segbench.functional.tokens import crop, map_to_tokens, pad_to_multiple
 from segbench.layers.dense import dense, mlp
 from segbench.layers.patch_tokens import PatchTokens
 from segbench.types import FeatureInfo, Features, Prediction
@@ -86,7 +86,7 @@ class PatchUNet(Decoder):
         tokens = torch.cat([self.patches(image), reduced], dim=-1)
         pixels = self.head(self.mlp(self.norm(tokens)))  # (B, N, P·P·K)
         fold = patches_to_image if self.fold == "patches" else pixels_in_patch_order
-        return Prediction(fold(pixels, grid, self.patch_size)[..., :height, :width])
+        return Prediction(crop(fold(pixels, grid, self.patch_size), (height, width)))
 
     def _check(self, patches: tuple[int, int], cells: tuple[int, int]) -> None:
         if patches != cells:

@@ -17,7 +17,7 @@ from timm.models import eva, vision_transformer
 from timm.models.eva import Eva
 from torch import Tensor
 
-from segbench.functional.tokens import Resampling
+from segbench.functional.resize import Resampling
 
 
 def load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resampling: Resampling) -> None:

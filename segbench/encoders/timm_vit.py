@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from segbench.encoders import timm_common
 from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
 from segbench.encoders.pretrained import load_weights
-from segbench.functional.tokens import Resampling, pad_to_multiple, resample_grid
+from segbench.functional.resize import Resampling
+from segbench.functional.tokens import pad_to_multiple, resample_grid
 from segbench.types import FeatureInfo, Features
 
 

@@ -30,7 +30,7 @@ def patches_to_image(patches: Tensor, grid: tuple[int, int], patch_size: int) ->
     Returns:
         `(B, C, h·P, w·P)`.
     """
-    cut = patches.reshape(len(patches), *grid, patch_size, patch_size, -1)  # (B, h, w, P, P, C)
+    cut = patches.reshape(patches.shape[0], *grid, patch_size, patch_size, -1)  # (B, h, w, P, P, C)
     return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
@@ -46,4 +46,4 @@ def pixels_in_patch_order(patches: Tensor, grid: tuple[int, int], patch_size: in
         `(B, C, h·P, w·P)`. Where the image is `P·P` pixels wide, every row is one patch.
     """
     height, width = (side * patch_size for side in grid)
-    return patches.reshape(len(patches), height, width, -1).permute(0, 3, 1, 2)
+    return patches.reshape(patches.shape[0], height, width, -1).permute(0, 3, 1, 2)

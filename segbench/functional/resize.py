@@ -1,9 +1,11 @@
-"""Bilinear interpolation taken apart into taps, so that it can be done a few rows at a time."""
+"""Interpolation taken apart: into taps, so that it can be done a few rows at a time, and into matrices."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Resampling = Literal["bicubic-antialias", "bicubic", "bilinear"]
 
 
 class Taps(NamedTuple):
@@ -40,3 +42,42 @@ def bilinear_taps(size: int, out_size: int, *, device: torch.device | None = Non
     upper = (lower + 1).clamp(max=size - 1)
     weight = torch.where(upper == lower, 0.0, position - lower)
     return Taps(lower, upper, weight.to(dtype))
+
+
+def resampling_matrix(size: int, out_size: int, resampling: Resampling, device: torch.device) -> Tensor:
+    """Computes the matrix by which `torch.nn.functional.interpolate(align_corners=False)` maps one axis.
+
+    It is made by tensor operations alone, so that a traced graph may leave `out_size` open.
+
+    Args:
+        size: Cells of the input along this axis.
+        out_size: Cells of the output.
+        resampling: Interpolation.
+        device: Where the matrix is to lie.
+
+    Returns:
+        `(out_size, size)` float32; two axes are independent of each other.
+    """
+    cell = torch.arange(size, device=device, dtype=torch.float32)
+    # (i + 1/2) · size/out − 1/2 in whole numbers, so that only one division rounds.
+    doubled = (2 * torch.arange(out_size, device=device) + 1) * size - out_size
+    position = (doubled / (2 * out_size))[:, None]  # (out, 1), in cells
+    if resampling == "bicubic-antialias":
+        # Wider by as much as the grid shrinks, and cut off at its border: PIL's filter, a = −1/2.
+        widened = cell.new_full((1,), size) / out_size
+        weight = _cubic((cell - position) / widened.clamp(min=1), -0.5)
+        return weight / weight.sum(1, keepdim=True)
+    if resampling == "bilinear":
+        return (1 - (cell - position.clamp(0, size - 1)).abs()).clamp(min=0)
+    # Four taps of a = −3/4; those beyond the border fall to the cell at the border.
+    tap = position.floor() + torch.arange(-1, 3, device=device)  # (out, 4)
+    weight = _cubic(tap - position, -0.75)[..., None]  # (out, 4, 1)
+    return (weight * (tap.clamp(0, size - 1)[..., None] == cell)).sum(1)
+
+
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    """Evaluates Keys's cubic convolution kernel (1981), as torch and PIL have it."""
+    x = distance.abs()
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * a * x - 4 * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))

@@ -1,11 +1,11 @@
 """Between images, token sequences and maps."""
 
-from typing import Literal
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Resampling = Literal["bicubic-antialias", "bicubic", "bilinear"]
+from segbench.functional.resize import Resampling, resampling_matrix
+from segbench.functional.tracing import is_free
 
 
 def map_to_tokens(feature_map: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         The map `(B, C, h, w)`.
     """
-    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+    return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
 
 
 def pad_to_multiple(image: Tensor, multiple: int | tuple[int, int], value: float = 0.0) -> Tensor:
@@ -46,7 +46,25 @@ def pad_to_multiple(image: Tensor, multiple: int | tuple[int, int], value: float
     """
     rows, columns = (multiple, multiple) if isinstance(multiple, int) else multiple
     bottom, right = -image.shape[-2] % rows, -image.shape[-1] % columns
-    return F.pad(image, (0, right, 0, bottom), value=value) if bottom or right else image
+    if not is_free(bottom, right) and not (bottom or right):
+        return image
+    return F.pad(image, (0, right, 0, bottom), value=value)
+
+
+def crop(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cuts off what lies beyond, at the bottom and right: the way back from `pad_to_multiple`.
+
+    Args:
+        image: `(..., H, W)`.
+        size: `(height, width)`, at most that of the image.
+
+    Returns:
+        `(..., height, width)`.
+    """
+    if is_free(*size):  # a slice asks whether there is anything to cut off, and holds the graph to the answer
+        rows, columns = (torch.arange(side, device=image.device) for side in size)
+        return image.index_select(-2, rows).index_select(-1, columns)
+    return image[..., : size[0], : size[1]]
 
 
 def resample_grid(
@@ -65,6 +83,14 @@ def resample_grid(
     Returns:
         The embedding `(1, N', C)` of the new grid, computed in float32.
     """
+    if is_free(*new_grid):  # exporters lack some of interpolate's kinds; matrices they all know
+        rows, columns = (
+            resampling_matrix(size, new, resampling, embedding.device)
+            for size, new in zip(grid, new_grid, strict=True)
+        )
+        cells = embedding.float().reshape(1, *grid, -1)  # (1, h, w, C)
+        moved = torch.einsum("yh,bhwc,xw->byxc", rows, cells, columns)
+        return moved.flatten(1, 2).to(embedding.dtype)
     if tuple(grid) == tuple(new_grid):
         return embedding
     mode = resampling.split("-")[0]

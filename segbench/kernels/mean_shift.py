@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segbench.functional.tracing import is_free
+
 # Up to here the N×N matrix is cheap: at 1024 tokens tiles saved no time, at 4096 a tenth of
 # the memory is left, and no time is lost.
 MANY_TOKENS = 2048
@@ -48,7 +50,7 @@ def mean_shift(tokens: Tensor, projected: Tensor, temperature: float = 1.0) -> T
     """
     width, dim = tokens.shape[-1], projected.shape[-1]
     scale = dim**-0.5 / temperature
-    many = tokens.shape[1] > MANY_TOKENS
+    many = not is_free(tokens.shape[1]) and tokens.shape[1] > MANY_TOKENS
     full_precision = tokens.dtype == projected.dtype and tokens.dtype in (torch.float32, torch.float64)
     # Exported graphs keep to operations that other runtimes know.
     if many and full_precision and tokens.device.type == "cpu" and not torch.compiler.is_exporting():

@@ -48,4 +48,4 @@ class PatchTokens(nn.Module):
         grid = (image.shape[-2] // self.patch_size, image.shape[-1] // self.patch_size)
         projected = self.project(image_to_patches(image, self.patch_size))  # (B, N, dim)
         position = resample_grid(self.position, self.grid, grid, "bilinear")  # (1, N, pos_dim)
-        return torch.cat([projected, position.expand(len(image), -1, -1)], dim=-1)
+        return torch.cat([projected, position.expand(image.shape[0], -1, -1)], dim=-1)

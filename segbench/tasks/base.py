@@ -50,6 +50,14 @@ class Task(L.LightningModule, ABC):
 
         Returns:
             `(B, K, H, W)`, at full size: large.
+
+        Raises:
+            ValueError: If `image` is no batch of RGB images, or the encoder takes another size only.
+
+        Example:
+            >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+            >>> task.logits(photographs).shape  # a task of three classes
+            torch.Size([2, 3, 40, 56])
         """
 
     @abstractmethod
@@ -64,7 +72,18 @@ class Task(L.LightningModule, ABC):
             stride: Step between windows instead of the task's own.
 
         Returns:
-            Labels `(B, H, W)` at the image's own resolution.
+            Labels `(B, H, W)` at the image's own resolution; uint8 for up to 256 classes.
+
+        Raises:
+            ValueError: If `image` is no batch of RGB images, or stride and window do not fit each other.
+
+        Example:
+            >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+            >>> labels = task.segment(photographs)
+            >>> labels.shape, labels.dtype
+            (torch.Size([2, 40, 56]), torch.uint8)
+            >>> task.segment(photographs, window=(32, 32), stride=(16, 16)).shape
+            torch.Size([2, 40, 56])
         """
 
     @abstractmethod

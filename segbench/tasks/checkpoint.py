@@ -1,40 +1,73 @@
 """Checkpoints that say by themselves what they are: read safely, checked, rebuilt."""
 
-import os
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
-from torch import nn
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn
 
 from segbench.encoders.base import weights_follow
 from segbench.tasks.base import Task
+from segbench.tasks.safetensors_file import parse_description, read_safetensors
+from segbench.tasks.trust import check_classes, check_trust
 
-# Packages whose classes a checkpoint may name, and the arguments of a task that are classes to be built.
-TRUSTED = {"segbench", "torch", "albumentations"}
-JOINTS = ("encoder", "necks", "decoder", "losses", "optimizer", "schedule", "postprocess")
+HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # the names that Hugging Face's tools look for
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint without running anything from it.
 
     Args:
-        path: A `.ckpt` of `segbench fit`.
+        path: A `.ckpt` of `segbench fit`, or a `.safetensors` or a Hugging Face folder of `segbench export`.
 
     Returns:
-        Its content, on the CPU.
+        Its content, on the CPU; only a `.ckpt` holds optimiser and step.
 
     Raises:
         ValueError: If there is no such file, or it is no segbench checkpoint.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir():
+        content: Any = _read_hub_folder(path)
+    elif not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
+    elif path.suffix == ".safetensors":
+        content = read_safetensors(path)
+    else:
+        content = _unpickle(path)
+    parts = [
+        content.get(key) if isinstance(content, dict) else None for key in ("state_dict", "hyper_parameters")
+    ]
+    if not all(isinstance(part, dict) for part in parts):
+        raise ValueError(
+            f"{path} is no segbench checkpoint: state_dict and hyper_parameters are missing; "
+            "checkpoints are what `segbench fit` leaves in RUN/checkpoints"
+        )
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path} is damaged: weight {name!r} is a {type(value).__name__}, not a tensor")
+    return dict(content)
+
+
+def has_training_state(checkpoint: dict[str, Any]) -> bool:
+    """Tells whether Lightning can read the file itself, and a training can go on from it.
+
+    Args:
+        checkpoint: From `read_checkpoint`.
+
+    Returns:
+        False for what `segbench export` writes.
+    """
+    return "pytorch-lightning_version" in checkpoint
+
+
+def _unpickle(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a file of another kind makes the unpickler stumble in any way
@@ -42,12 +75,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} is damaged, no checkpoint at all, or holds more than tensors and plain values; "
             "only files that load without running code from them are read"
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
+
+
+def _read_hub_folder(folder: Path) -> dict[str, Any]:
+    """Reads config.json and model.safetensors; what stands in config.json wins over the other's metadata."""
+    config, weights = folder / HUB_CONFIG, folder / HUB_WEIGHTS
+    if not config.is_file() or not weights.is_file():
         raise ValueError(
-            f"{path} is no segbench checkpoint: state_dict and hyper_parameters are missing; "
-            "checkpoints are what `segbench fit` leaves in RUN/checkpoints"
+            f"{folder} is no checkpoint: {HUB_CONFIG} and {HUB_WEIGHTS} are not both in it; "
+            "give a file of RUN/checkpoints, or a folder of `segbench export --format huggingface`"
         )
-    return content
+    try:
+        text = config.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{config} is damaged: {error}") from error
+    return {**read_safetensors(weights, described=False), **parse_description(text, config)}
 
 
 def model_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +112,15 @@ def model_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": saved}
 
 
-def run_config(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+def run_config(
+    checkpoint: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None
+) -> dict[str, Any]:
     """Extracts what was trained and on what, not where to write nor which callbacks to run.
 
     Args:
         checkpoint: From `read_checkpoint`; the file may be a stranger's.
         path: For the message.
+        trust: Packages beside segbench whose classes may be named.
 
     Returns:
         `seed_everything`, `experiment`, `model`, `data` and the trainer's precision, as in YAML.
@@ -96,63 +141,8 @@ def run_config(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
             f"{path} carries a configuration that is not understood ({type(error).__name__}); "
             "give it by --config … --ckpt_path CKPT"
         ) from error
-    check_trust(kept, path)
+    check_trust(kept, path, trust)
     return kept
-
-
-def check_trust(config: Any, path: str | Path) -> None:
-    """Refuses a configuration from a checkpoint that names code from anywhere but known packages.
-
-    A class path makes Python import its module; a stranger's file must not choose which.
-
-    Args:
-        config: The configuration, or a part of it.
-        path: The checkpoint, for the message.
-
-    Raises:
-        ValueError: If a class lies outside segbench, torch and albumentations, and its package is not named in
-            the environment variable `SEGBENCH_TRUST`.
-    """
-    if isinstance(config, dict):
-        named = [config["class_path"]] if "class_path" in config else []
-        # jsonargparse takes a bare string for a class path as well.
-        named += [part for key in JOINTS for part in _as_list(config.get(key)) if isinstance(part, str)]
-        for name in named:
-            package = str(name).partition(".")[0]
-            if package not in TRUSTED and package not in os.environ.get("SEGBENCH_TRUST", "").split():
-                raise ValueError(
-                    f"{path} is built with {name}, which is none of segbench's; "
-                    f"if you know the file, allow it by SEGBENCH_TRUST={package}"
-                )
-            if not isinstance(locate(str(name)), type):
-                raise ValueError(f"{path} is built with {name}, which is no class that is known here")
-        for value in config.values():
-            check_trust(value, path)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            check_trust(value, path)
-
-
-def check_classes(model: Namespace) -> None:
-    """Refuses functions where classes belong: jsonargparse would call them.
-
-    Args:
-        model: The parsed configuration of a task, before anything is built from it.
-
-    Raises:
-        ValueError: If a joint of the task is anything but a class.
-    """
-    for joint in JOINTS:
-        for part in _as_list(model.get(f"init_args.{joint}")):
-            name = part.class_path if isinstance(part, Namespace) and "class_path" in part else part
-            if not isinstance(locate(name) if isinstance(name, str) else name, type):
-                raise ValueError(f"{joint}: {name} is no class")
-
-
-def _as_list(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return [] if value is None else [value]
 
 
 def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -185,29 +175,47 @@ def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -
             )
 
 
-def load_task(path: str | Path) -> Task:
+def load_task(path: str | Path, trust: str | Sequence[str] | None = None) -> Task:
     """Rebuilds a trained task from its checkpoint alone.
 
     Args:
-        path: A `.ckpt` of `segbench fit`.
+        path: A `.ckpt` of `segbench fit`, or a `.safetensors` or a Hugging Face folder of `segbench export`.
+        trust: Packages beside segbench whose classes may be built.
 
     Returns:
         The task in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If the checkpoint is none of ours, or damaged.
+        ValueError: If the checkpoint is none of ours, damaged, or names code that is not trusted.
     """
-    checkpoint = read_checkpoint(path)
-    saved = model_config(checkpoint)
-    check_trust(saved, path)
+    return build_task(read_checkpoint(path), path, trust)
+
+
+def build_task(checkpoint: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None) -> Task:
+    """Rebuilds a trained task.
+
+    Args:
+        checkpoint: From `read_checkpoint`.
+        path: For messages.
+        trust: Packages beside segbench whose classes may be built.
+
+    Returns:
+        The task in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: If weights and configuration do not fit, or the latter names code that is not trusted.
+    """
+    saved = deepcopy(model_config(checkpoint))  # the parser writes into what it parses
+    check_trust(saved, path, trust)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     try:
         config = parser.parse_object({"model": saved})
-    except Exception as error:
-        raise ValueError(f"{path}: its configuration is not understood: {error}") from error
-    with weights_follow():
-        task: Task = parser.instantiate_classes(config).model
+        check_classes(config.model)
+        with weights_follow():
+            task: Task = parser.instantiate(config).model
+    except Exception as error:  # the file may hold any numbers, and any of them may be wrong
+        raise ValueError(f"{path}: its model cannot be built: {error}") from error
     check_fits(task, checkpoint, path)
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()

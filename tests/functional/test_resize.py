@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segbench.functional.resize import bilinear_taps
+from segbench.functional.resize import bilinear_taps, resampling_matrix
 
 SIZES = [(4, 64), (32, 512), (1, 7), (7, 1), (5, 5), (9, 4), (4, 9), (37, 518), (3, 100), (64, 63), (128, 683)]
 
@@ -26,3 +26,18 @@ def test_taps_stay_inside_and_in_order(size, out_size):
     assert taps.weight.dtype == torch.float32
     assert ((taps.weight >= 0) & (taps.weight <= 1)).all()
     assert (taps.weight[taps.upper == taps.lower] == 0).all()
+
+
+@pytest.mark.parametrize("resampling", ["bicubic-antialias", "bicubic", "bilinear"])
+@pytest.mark.parametrize(("size", "out_size"), [(24, 32), (24, 7), (14, 1), (1, 3), (5, 5), (37, 64)])
+def test_matrices_do_what_interpolate_does(resampling, size, out_size):
+    columns = torch.randn(1, 2, size, 4)  # a single one torch 2.15 itself takes for a row
+    expected = F.interpolate(
+        columns,
+        (out_size, 4),
+        mode=resampling.split("-")[0],
+        align_corners=False,
+        antialias=resampling.endswith("antialias"),
+    )
+    matrix = resampling_matrix(size, out_size, resampling, torch.device("cpu"))
+    torch.testing.assert_close(matrix @ columns, expected, rtol=0, atol=2e-5)

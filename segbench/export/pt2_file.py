@@ -1,0 +1,45 @@
+"""`.pt2` files of torch.export: https://docs.pytorch.org/docs/stable/export.html."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from segbench.export.agreement import Run
+from segbench.export.graph import quiet
+
+FACTS = "segbench.json"  # among the archive's extra files
+
+
+def write_pt2(path: Path, program: ExportedProgram, facts: dict[str, Any]) -> None:
+    """Writes a graph.
+
+    Args:
+        path: Of the new file.
+        program: From `segbench.export.graph.trace`.
+        facts: Become an extra file of the archive.
+    """
+    program.example_inputs = None  # megabytes of zeros
+    with quiet():
+        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+
+
+def run_pt2(path: Path) -> Run:
+    """Opens a file.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        What runs it.
+    """
+    with quiet():
+        module = torch.export.load(path).module()
+
+    def run(image: Tensor) -> list[Tensor]:
+        return list(module(image))
+
+    return run

@@ -1,0 +1,106 @@
+"""Checkpoints as safetensors: weights, and the configuration as JSON in the file's metadata.
+
+Format: https://github.com/huggingface/safetensors. Such a file holds numbers and text alone: nothing in it is
+unpickled. What only a training that goes on needs (optimiser, schedule) is left out.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+KEY = "segbench"  # of our JSON among the metadata
+KEPT = ("hyper_parameters", "segbench", "global_step")  # of a checkpoint, beside its weights
+
+
+def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes weights and configuration.
+
+    Args:
+        path: Of the new file.
+        checkpoint: From `segbench.tasks.checkpoint.read_checkpoint`.
+    """
+    seen: set[int] = set()
+    weights = {}
+    for name, tensor in checkpoint["state_dict"].items():
+        # The format knows no tensors that share memory, as tied weights do.
+        shared = tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        weights[name] = tensor.clone() if shared else tensor.contiguous()
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; the library would keep the file to its owner
+    save_file(weights, path, {"format": "pt", KEY: json.dumps(description(checkpoint))})
+    path.chmod(mode)
+
+
+def description(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Extracts everything but weights and the state of training.
+
+    Args:
+        checkpoint: From `segbench.tasks.checkpoint.read_checkpoint`.
+
+    Returns:
+        What there is of `KEPT`; plain values, as JSON knows them.
+
+    Raises:
+        ValueError: If there are other values.
+    """
+    kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(kept))
+    except TypeError as error:
+        raise ValueError(f"the checkpoint's configuration holds more than plain values: {error}") from error
+    return plain
+
+
+def read_safetensors(path: Path, described: bool = True) -> dict[str, Any]:
+    """Reads weights, and the configuration unless it is kept elsewhere.
+
+    Args:
+        path: The file.
+        described: Whether its metadata must hold the configuration.
+
+    Returns:
+        `state_dict`, on the CPU; and if `described`, what there is of `KEPT`.
+
+    Raises:
+        ValueError: If the file is damaged, or has no configuration of segbench.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file at all: {error}") from error
+    if not described:
+        return {"state_dict": weights}
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} holds weights, but not what model they are of; `segbench export --format safetensors` "
+            "writes files that say so themselves"
+        )
+    return {"state_dict": weights, **parse_description(metadata[KEY], path)}
+
+
+def parse_description(text: str, path: Path) -> dict[str, Any]:
+    """Reads what `description` gave.
+
+    Args:
+        text: JSON.
+        path: Where it stood, for the message.
+
+    Returns:
+        What there is of `KEPT`, at least `hyper_parameters`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: its configuration is no JSON ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("hyper_parameters"), dict):
+        raise ValueError(f"{path}: its configuration is not segbench's: hyper_parameters are missing")
+    return {key: found[key] for key in KEPT if key in found}
