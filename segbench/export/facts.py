@@ -29,6 +29,7 @@ def facts(task: SemanticTask, form: Form) -> dict[str, Any]:
         Plain values by name.
     """
     mean, std = pixel_statistics(task.encoder)
+    windows = task.views.windows
     return {
         "segbench_version": __version__,
         "class_names": task.class_names,
@@ -46,9 +47,9 @@ def facts(task: SemanticTask, form: Form) -> dict[str, Any]:
         "size_multiple": list(form.multiple),
         "pixel_mean": mean,
         "pixel_std": std,
-        "window": None if task.window is None else list(task.window),
-        "stride": None if task.stride is None else list(task.stride),
-        "resize": None if task.resize is None else list(task.resize),
+        "window": windows.window,
+        "stride": windows.stride,
+        "resize": windows.resize,
     }
 
 
