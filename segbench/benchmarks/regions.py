@@ -23,7 +23,7 @@ MOST_PLAIN = 2**19  # pixels for which the loop in Python is waited for
 class Case(NamedTuple):
     """An image of `size`, a share of whose pixels is taken for boundary beside those that are."""
 
-    step: Literal["clean-up", "SEGMENT", "DUST_FILL"]
+    step: Literal["clean-up", "SEGMENT", "DUST_FILL", "whole"]
     num_classes: int
     size: tuple[int, int]
     false_share: float
@@ -43,6 +43,7 @@ CASES = (
     Case("clean-up", 24, (512, 512), 0.2),
     *(Case("SEGMENT", *scene) for scene in _SCENES),
     *(Case("DUST_FILL", *scene) for scene in _SCENES),
+    *(Case("whole", *scene) for scene in _SCENES),
 )
 PER_PIXEL = Column("ns per pixel", lambda row: row.get("ns_per_pixel"), significant)
 SAME = Column("same result", lambda row: row.get("same"))
@@ -62,7 +63,7 @@ def section(cases: Iterable[Case] = CASES) -> Section:
         "Region post-processing of one image on one core, C beside Python",
         "Probabilities are blurred noise; boundaries are the edges of its argmax and random pixels, not "
         "cleaned up. `plain` is OpenCV for SEGMENT and for the clean-up; for DUST_FILL it is a loop over the "
-        "pixels outside of regions.",
+        "pixels outside of regions. `whole` is all three in a row, with the published parameters.",
         # Without peaks: they are counted by torch's allocator, which NumPy and C do not use.
         (CASE, VARIANT, *COSTS[:4], PER_PIXEL, SAME),
         {str(case): partial(measure, case) for case in cases},
@@ -86,8 +87,9 @@ def measure(case: Case, clock: Clock) -> list[Row]:
     elif case.step == "SEGMENT":
         works = {"plain": partial(segment, boundary, backend="plain"), "native": partial(segment, boundary)}
     else:
-        regions = segment(boundary)
-        fill = partial(dust_fill, probabilities, regions)
+        fill = partial(dust_fill, probabilities, segment(boundary))
+        if case.step == "whole":
+            fill = partial(_whole, probabilities, boundary.astype(np.float32))
         slow = boundary.size > MOST_PLAIN
         plain = "takes seconds on so many pixels" if slow else partial(fill, backend="plain")
         works = {"plain": plain, "native": fill}
@@ -101,6 +103,14 @@ def measure(case: Case, clock: Clock) -> list[Row]:
             if "plain" in results:
                 row["same"] = bool(np.array_equal(results[row["variant"]], results["plain"]))
     return rows
+
+
+def _whole(
+    probabilities: NDArray[np.float32], boundary: NDArray[np.float32], backend: Backend = "native"
+) -> NDArray[np.int64]:
+    """Does what `segbench.postprocess.regions.Regions` does, by one backend."""
+    regions = segment(clean_boundary(boundary), backend=backend)
+    return dust_fill(probabilities, regions, backend=backend)
 
 
 def scene(

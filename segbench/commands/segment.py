@@ -52,6 +52,7 @@ def segment(
     place = choose_device(device)
     task = segbench.load(checkpoint, trust).to(place)
     if postprocess is not None:
+        postprocess.check(task.num_classes)
         task.postprocess = postprocess
     out.mkdir(parents=True, exist_ok=True)
     unreadable = []

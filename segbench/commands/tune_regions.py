@@ -83,7 +83,7 @@ def tune_regions(
 
     Raises:
         ValueError: If a number is out of range, or there is no validation split of two images or more.
-        FileExistsError: If a file to be written is there already.
+        FileExistsError: If a file to be written is there already, or `out` is no folder.
     """
     import os
 
@@ -111,6 +111,8 @@ def tune_regions(
     task = segbench.load(checkpoint, trust).to(place)
     if task.class_names != data.class_names:
         raise ValueError(f"{checkpoint} was trained with other classes than the data have")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the work
     number = min(images or len(dataset), len(dataset))
     wanted = {index * len(dataset) // number for index in range(number)}
     threads = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
@@ -177,6 +179,7 @@ def _report(
 
     import yaml
 
+    from segbench.atomic import replacing
     from segbench.postprocess.search import miou, two_fold_gain
 
     scores = miou(counts).tolist()
@@ -215,7 +218,6 @@ def _report(
     print(overlay, end="")
     if not files:
         return
-    files[0].parent.mkdir(parents=True, exist_ok=True)
     content = {
         "checkpoint": str(checkpoint),
         "images": len(counts.true),
@@ -231,4 +233,5 @@ def _report(
         json.dumps(content, indent=1) + "\n",
     )
     for file, text in zip(files, texts, strict=True):
-        file.write_text(text, encoding="utf-8")
+        with replacing(file) as draft:
+            draft.write_text(text, encoding="utf-8")

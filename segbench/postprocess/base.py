@@ -23,3 +23,13 @@ class PostProcessor(ABC):
         Raises:
             ValueError: If shapes do not fit or a probability is not a number.
         """
+
+    def check(self, num_classes: int) -> None:  # noqa: B027 (most have nothing to refuse)
+        """Refuses options that do not suit so many classes, before anything is trained or labelled.
+
+        Args:
+            num_classes: `K`.
+
+        Raises:
+            ValueError: If one does not.
+        """

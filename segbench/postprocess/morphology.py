@@ -67,11 +67,10 @@ def close_gaps(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     Returns:
         `(H, W)`; contains `mask`.
     """
-    steps = np.abs(np.arange(-radius, radius + 1))
-    diamond = (steps[:, None] + steps <= radius).astype(np.uint8)
     # Growing may leave the image, and comes back from there when shrinking.
-    grown = np.pad(mask.astype(np.uint8), 2 * radius)
-    shrunk = cv2.erode(cv2.dilate(grown, np.ones_like(diamond)), diamond)
+    grown = cv2.dilate(np.pad(mask.astype(np.uint8), 2 * radius), np.ones((2 * radius + 1,) * 2, np.uint8))
+    # The diamond is a cross as many times as its radius, which takes fewer steps than all its pixels at once.
+    shrunk = cv2.erode(grown, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)), iterations=radius)
     inside = slice(2 * radius, -2 * radius)
     return np.asarray(shrunk[inside, inside] > 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.postprocess.base import PostProcessor
-from segbench.postprocess.dust_fill import dust_fill
+from segbench.postprocess.dust_fill import check_options, dust_fill
 from segbench.postprocess.morphology import clean_boundary
 from segbench.postprocess.segment import segment
 
@@ -54,17 +54,22 @@ class Regions(PostProcessor):
         Raises:
             ValueError: If a number is out of range.
         """
-        if not 0 <= threshold <= 1 or expand < 0 or min_size < 1 or not join > 0 or not impatience > 1:
+        if not 0 <= threshold <= 1 or expand < 0 or min_size < 1:
             raise ValueError(
-                f"Regions needs 0 ≤ threshold ≤ 1, expand ≥ 0, min_size ≥ 1, join > 0 and impatience > 1; got"
-                f" {threshold}, {expand}, {min_size}, {join} and {impatience}"
+                "Regions needs 0 ≤ threshold ≤ 1, expand ≥ 0 and min_size ≥ 1; got"
+                f" {threshold}, {expand} and {min_size}"
             )
+        check_options(promote, join, impatience)
         self.threshold = threshold
         self.expand = expand
         self.min_size = min_size
         self.promote: float | Sequence[float] = promote
         self.join = join
         self.impatience = impatience
+
+    def check(self, num_classes: int) -> None:
+        """Refuses a list `promote` of another length; see the contract."""
+        check_options(self.promote, self.join, self.impatience, num_classes)
 
     def __call__(self, probabilities: NDArray[np.float32], boundary: NDArray[np.float32]) -> NDArray[np.int64]:
         """Labels every pixel; see the contract."""

@@ -148,6 +148,8 @@ class SemanticTask(Task):
         self.views = Views([1.0] if scales is None else scales, flip, windows)
         augment.check_scales(self.views.scales)
         self.postprocess = None if postprocess is None else postprocess()
+        if self.postprocess is not None:
+            self.postprocess.check(num_classes)
         self._optimizer, self._schedule = optimizer, schedule
         self._encoder_lr_scale, self._layer_decay = encoder_lr_scale, layer_decay
         self._compile = compile

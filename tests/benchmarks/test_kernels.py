@@ -90,7 +90,7 @@ def test_wrong_kernels_are_found_out(monkeypatch):
     assert confusion.measure(CONFUSION, CLOCK)[1]["equal"] is False
 
 
-@pytest.mark.parametrize("step", ["clean-up", "SEGMENT", "DUST_FILL"])
+@pytest.mark.parametrize("step", ["clean-up", "SEGMENT", "DUST_FILL", "whole"])
 def test_regions_are_the_same_with_and_without_a_compiler(step, monkeypatch):
     rows = measured(regions.section([regions.Case(step, 4, (48, 32), 0.2)]))
     assert next(iter(rows)) == "plain"

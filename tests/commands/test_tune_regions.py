@@ -126,6 +126,7 @@ def test_any_decoder_takes_regions_at_test_time(tmp_path, monkeypatch):
         (["--data.init_args.num_classes", "4"], "was trained with other classes than the data have"),
         (["--device", "mps"], "there is no mps here"),
         (["--out", "there"], "stays as it is"),
+        (["--out", "there/tuning.md"], "File exists: there/tuning.md"),
         (["--checkpoint", "nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
     ],
 )

@@ -15,6 +15,7 @@ from segbench.inference.dense import label_edges
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.necks.mean_shift import MeanShift
 from segbench.postprocess.base import PostProcessor
+from segbench.postprocess.regions import Regions
 from segbench.tasks.semantic import SemanticTask
 from segbench.types import Batch
 
@@ -210,6 +211,11 @@ def test_a_post_processor_has_the_last_word_in_every_evaluation():
     assert torch.equal(task.segment(image, window=(64, 80))[..., :40], expected[..., :40])
     by_call = torch.from_numpy(task.postprocess.seen[calls][0])
     assert not torch.equal(by_call, torch.from_numpy(task.postprocess.seen[0][0]))
+
+
+def test_a_post_processor_for_other_classes_is_refused_before_training():
+    with pytest.raises(ValueError, match="promote must be one number or 4"):
+        make(depths=[0], postprocess=partial(Regions, promote=[0.5, 0.5]))
 
 
 def test_the_boundary_head_reaches_the_post_processor():

@@ -45,10 +45,38 @@ int64_t label_regions(const uint8_t *walls, int64_t height, int64_t width, int64
     return count;
 }
 
-typedef struct {
-    int32_t pixel, row;  // row: of its vector
-    double patience;
-} Waiting;
+// A set of pixels as bits, so that it can be walked in raster order, forwards and backwards, while it grows.
+static void insert(uint64_t *set, int64_t i) { set[i >> 6] |= UINT64_C(1) << (i & 63); }
+
+static void erase(uint64_t *set, int64_t i) { set[i >> 6] &= ~(UINT64_C(1) << (i & 63)); }
+
+// The first member from i on, -1 where there is none below pixels.
+static int64_t at_or_after(const uint64_t *set, int64_t i, int64_t pixels) {
+    if (i >= pixels) return -1;
+    int64_t word = i >> 6;
+    const int64_t last = (pixels - 1) >> 6;
+    uint64_t bits = set[word] & (~UINT64_C(0) << (i & 63));
+    while (!bits && word < last) bits = set[++word];
+    return bits ? (word << 6) + __builtin_ctzll(bits) : -1;
+}
+
+// The last member up to i, -1 where there is none.
+static int64_t at_or_before(const uint64_t *set, int64_t i) {
+    if (i < 0) return -1;
+    int64_t word = i >> 6;
+    uint64_t bits = set[word] & (~UINT64_C(0) >> (63 - (i & 63)));
+    while (!bits && word) bits = set[--word];
+    return bits ? (word << 6) + 63 - __builtin_clzll(bits) : -1;
+}
+
+// The neighbours below, above, right and left, in this order; -1 outside of the image.
+static void around(int64_t i, int64_t height, int64_t width, int64_t *neighbours) {
+    const int64_t y = i / width, x = i - y * width;
+    neighbours[0] = y + 1 < height ? i + width : -1;
+    neighbours[1] = y ? i - width : -1;
+    neighbours[2] = x + 1 < width ? i + 1 : -1;
+    neighbours[3] = x ? i - 1 : -1;
+}
 
 static void normalize(const double *vector, int64_t classes, double *unit) {
     double sum = 0;
@@ -79,13 +107,14 @@ int dust_fill(const float *probabilities, int64_t classes, int64_t height, int64
               int64_t *labels) {
     const int64_t pixels = height * width, masks = num_regions + classes;
     int64_t loose = 0;
-    for (int64_t i = 0; i < pixels; ++i) loose += (mapping[i] = regions[i]) < 0;
+    for (int64_t i = 0; i < pixels; ++i) loose += regions[i] < 0;
 
     int status = NO_MEMORY;
     double *stats = calloc(masks * classes, sizeof *stats), *unit = calloc(masks * classes, sizeof *unit);
     double *vectors = malloc((loose + 1) * classes * sizeof *vectors);
-    Waiting *now = malloc((loose + 1) * sizeof *now), *next = malloc((loose + 1) * sizeof *next);
-    if (!stats || !unit || !vectors || !now || !next) goto end;
+    double *patience = malloc((loose + 1) * sizeof *patience);
+    uint64_t *active = calloc((pixels >> 6) + 1, sizeof *active);
+    if (!stats || !unit || !vectors || !patience || !active) goto end;
 
     status = NOT_A_PROBABILITY;
     for (int64_t k = 0; k < classes; ++k) {  // sums in raster order, kept in a register along each run
@@ -106,59 +135,69 @@ int dust_fill(const float *probabilities, int64_t classes, int64_t height, int64
     }
     for (int64_t m = 0; m < masks; ++m) normalize(stats + m * classes, classes, unit + m * classes);
 
-    int64_t waiting = 0, seeds = 0;
+    int64_t waiting = 0, neighbours[4];
     for (int64_t i = 0; i < pixels; ++i) {
-        if (mapping[i] >= 0) { ++seeds; continue; }
+        mapping[i] = regions[i];
+        if (regions[i] >= 0) {
+            if (!(unit[(int64_t)regions[i] * classes] >= 0)) goto end;  // 0/0: all of the region is 0
+            continue;
+        }
         double *vector = vectors + waiting * classes, sum = 0;
         for (int64_t k = 0; k < classes; ++k) sum += vector[k] = probabilities[k * pixels + i];
         if (!(sum > 0)) goto end;
         const int64_t best = largest(vector, classes);
         if (vector[best] >= promote[best]) {
             mapping[i] = num_regions + best;
-            ++seeds;
             continue;
         }
         normalize(vector, classes, vector);
-        now[waiting] = (Waiting){i, waiting, 1};
-        ++waiting;
+        patience[waiting] = 1;
+        mapping[i] = -1 - waiting++;  // the row of its vector
     }
     status = NO_SEED;
-    if (!seeds) goto end;
+    if (waiting == pixels) goto end;
 
-    while (waiting) {
-        int64_t left = 0;
-        while (waiting) {
-            Waiting one = now[--waiting];
-            const int64_t i = one.pixel, y = i / width, x = i - y * width;
-            const int64_t neighbours[4] = {y + 1 < height ? i + width : -1, y ? i - width : -1,
-                                           x + 1 < width ? i + 1 : -1, x ? i - 1 : -1};
-            const double *vector = vectors + one.row * classes;
+    // The article's two stacks hold all that wait, and are emptied by turns into each other: that goes through
+    // them in raster order, first backwards, then forwards. Only those beside a mask can change anything.
+    for (int64_t i = 0; i < pixels; ++i) {
+        if (mapping[i] >= 0) continue;
+        around(i, height, width, neighbours);
+        for (int n = 0; n < 4; ++n)
+            if (neighbours[n] >= 0 && mapping[neighbours[n]] >= 0) insert(active, i);
+    }
+    for (int backwards = 1; waiting; backwards = !backwards) {
+        int64_t i = backwards ? at_or_before(active, pixels - 1) : at_or_after(active, 0, pixels);
+        for (; i >= 0; i = backwards ? at_or_before(active, i - 1) : at_or_after(active, i + 1, pixels)) {
+            const int64_t row = -1 - mapping[i];
+            const double *vector = vectors + row * classes;
             double nearest = INFINITY;
             int32_t chosen = -1;
+            around(i, height, width, neighbours);
             for (int n = 0; n < 4; ++n) {
                 if (neighbours[n] < 0 || mapping[neighbours[n]] < 0) continue;
                 const int32_t mask = mapping[neighbours[n]];
                 const double d = mask == chosen ? nearest : distance(vector, unit + (int64_t)mask * classes, classes);
                 if (d < nearest) nearest = d, chosen = mask;
             }
-            if (chosen >= 0 && nearest < join * one.patience) {
-                mapping[i] = chosen;
-                if (chosen < num_regions) {
-                    double *sums = stats + (int64_t)chosen * classes;
-                    for (int64_t k = 0; k < classes; ++k) sums[k] += probabilities[k * pixels + i];
-                    normalize(sums, classes, unit + (int64_t)chosen * classes);
-                }
+            if (!(nearest < join * patience[row])) {
+                patience[row] *= impatience;
                 continue;
             }
-            if (chosen >= 0) one.patience *= impatience;
-            next[left++] = one;
+            mapping[i] = chosen;
+            --waiting;
+            if (chosen < num_regions) {
+                double *sums = stats + (int64_t)chosen * classes;
+                for (int64_t k = 0; k < classes; ++k) sums[k] += probabilities[k * pixels + i];
+                normalize(sums, classes, unit + (int64_t)chosen * classes);
+            }
+            erase(active, i);
+            for (int n = 0; n < 4; ++n)  // those ahead still have their turn, those behind have it on the way back
+                if (neighbours[n] >= 0 && mapping[neighbours[n]] < 0) insert(active, neighbours[n]);
         }
-        Waiting *swap = now;
-        now = next, next = swap, waiting = left;
     }
-    for (int64_t i = 0; i < pixels; ++i) labels[i] = largest(stats + mapping[i] * classes, classes);
+    for (int64_t i = 0; i < pixels; ++i) labels[i] = largest(stats + (int64_t)mapping[i] * classes, classes);
     status = DONE;
 end:
-    free(stats), free(unit), free(vectors), free(now), free(next);
+    free(stats), free(unit), free(vectors), free(patience), free(active);
     return status;
 }
