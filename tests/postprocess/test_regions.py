@@ -2,6 +2,9 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from segbench.kernels import native
 from segbench.postprocess.dust_fill import dust_fill
@@ -60,6 +63,42 @@ def test_filling_is_that_of_the_stacks():
             for before, after, total in zip(masks, ends, stats, strict=False):
                 assert (after >= before).all()
                 np.testing.assert_allclose(probabilities[:, after].sum(1), total, rtol=1e-5)
+
+
+@st.composite
+def small_images(draw):
+    """Boundary and probabilities that Hypothesis can shrink; quarters, so that ties are many."""
+    height, width = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    boundary = draw(arrays(np.bool_, (height, width)))
+    quarters = draw(arrays(np.int64, (draw(st.integers(1, 4)), height, width), elements=st.integers(1, 4)))
+    return boundary, (quarters / 4).astype(np.float32)
+
+
+@pytest.mark.parametrize("with_compiler", BACKENDS)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    image=small_images(),
+    min_size=st.integers(1, 8),
+    promote=st.sampled_from([0.3, 0.5, 0.75, 1.1]),
+    join=st.sampled_from([0.01, 0.25, 0.5, 1.0]),
+    impatience=st.sampled_from([1.1, 1.5, 4.0]),
+)
+def test_regions_and_filling_are_those_of_the_stacks_on_any_image(
+    with_compiler, image, min_size, promote, join, impatience
+):
+    boundary, probabilities = image
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "available", lambda: with_compiler)
+        regions = segment(boundary, min_size)
+        options = {"promote": promote, "join": join, "impatience": impatience}
+        labels = dust_fill(probabilities, regions, **options)
+    masks = slow_regions.segment(boundary, min_size)
+    for number, mask in enumerate(masks):
+        np.testing.assert_array_equal(regions == number, mask)
+    assert regions.max() == len(masks) - 1
+    promoted = np.full(len(probabilities), promote)
+    expected, _, _ = slow_regions.dust_fill(probabilities, masks, promoted, join, impatience)
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_a_wall_of_one_pixel_holds_nothing_and_one_of_two_does():
