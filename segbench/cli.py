@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from argparse import ArgumentParser as ArgumentParserLite
@@ -267,7 +268,7 @@ def main(args: list[str] | None = None) -> None:
     with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
         before = os.environ.get(RUN_FOLDER_VARIABLE)
         try:
-            SegbenchCLI(_expand_checkpoint(args, Path(scratch)), args)
+            SegbenchCLI(_expand_checkpoint(_expand_overlays(args), Path(scratch)), args)
         finally:  # the next run of this process gets a folder and a W&B run of its own
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
             if before is not None:
@@ -290,6 +291,14 @@ def _quieten_lightning() -> None:
         r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile, between two parts
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _expand_overlays(args: list[str]) -> list[str]:
+    """Reads `--overlay` as one more `--config`.
+
+    Sweeps vary experiment and dataset at a time, for which they need two names.
+    """
+    return [re.sub(r"^--overlay(?==|$)", "--config", word) for word in args]
 
 
 def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:

@@ -21,6 +21,8 @@ COMMANDS = {
     "doctor": "name what is wrong with a dataset, and the YAML that mends it",
     "export": "write a model as safetensors, ONNX, torch.export or Hugging Face folder, compared",
     "tune-regions": "choose parameters of the region post-processing on validation, and say what they gain",
+    "sweep": "run a sweep file of W&B's format here, without an account",
+    "report": "make tables and plots of runs, beside published figures",
     "bench": "measure kernels and models beside what they replace",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }

@@ -18,6 +18,7 @@ from tiny import overlay, vit
 
 import segbench
 from segbench.__main__ import main
+from segbench.encoders.timm_vit import TimmViT
 from segbench.metrics.ledger_file import load_ledger
 from segbench.metrics.segmentation import scores
 
@@ -209,6 +210,38 @@ def test_iterations_can_be_changed_at_test_time_and_the_difference_is_said(tiny,
     once = task.logits(image)
     task.necks[0].iterations = 3
     assert not torch.equal(once, task.logits(image))
+
+
+def test_several_iterations_are_scored_with_one_pass_of_the_encoder(tiny, monkeypatch):
+    run = fit(tiny)
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    seen = []
+    forward = TimmViT.forward
+    monkeypatch.setattr(
+        TimmViT, "forward", lambda self, image: seen.append(image.shape) or forward(self, image)
+    )
+
+    def test(iterations, *more):
+        before, seen[:] = set(Path("runs").glob("*/*")), []
+        main(["test", "--checkpoint", checkpoint, "--model.init_args.neck_iterations", iterations, *more])
+        (own,) = set(Path("runs").glob("*/*")) - before
+        return own, json.loads((own / "run.json").read_text())["scores"], len(seen)
+
+    # Windows, two scales and mirrored views: all of them are encoded once, and given to every count in order.
+    options = [
+        *("--model.init_args.window", "[32, 32]", "--model.init_args.scales", "[1.0, 1.5]"),
+        *("--model.init_args.flip", "true", "--panels.num_images", "0"),
+    ]
+    own, together, passes = test("[1, 0, 4]", *options)
+    assert together.keys() == {"test", "test_iterations_0", "test_iterations_4"}
+    for count, name in ((1, "test"), (0, "test_iterations_0"), (4, "test_iterations_4")):
+        alone_in, alone, passes_alone = test(str(count), *options)
+        assert together[name] == alone["test"]
+        assert passes == passes_alone
+        ours = load_ledger(own / f"ledger{name.removeprefix('test')}.npz")
+        theirs = load_ledger(alone_in / "ledger.npz")
+        assert np.array_equal(ours.ledger.rows, theirs.ledger.rows)
+    assert together["test_iterations_0"] != together["test_iterations_4"]
 
 
 def test_predict_writes_label_maps(tiny):
@@ -620,6 +653,7 @@ MISTAKES = {
         ["--model.init_args.neck_iterations", "2"],
         "neck that iterates",
     ),
+    "iterations twice": (["--model.init_args.neck_iterations", "[1, 1]"], "each once"),
     "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint nothing.ckpt"),
     "no config": (["--config", "nothing.yaml"], "nothing.yaml"),
     "runs is a file": (["--runs_dir", "tiny.yaml"], "tiny.yaml"),

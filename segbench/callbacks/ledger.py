@@ -10,7 +10,10 @@ from segbench.tasks.base import Task
 
 
 class LedgerFile(L.Callback):
-    """Writes the ledger of the best validation while training, or of the one validation or test asked for."""
+    """Writes the ledger of the best validation while training, or of the one validation or test asked for.
+
+    Where further counts of iterations were scored, each has a `ledger_iterations_N.npz` beside `ledger.npz`.
+    """
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes, if this validation is the best so far."""
@@ -24,6 +27,12 @@ class LedgerFile(L.Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
         if not isinstance(module, Task):
             return
-        ledger = module.counts[split].ledger()  # on all ranks: it synchronises
-        if trainer.is_global_zero:
-            save_ledger(Path(trainer.default_root_dir) / "ledger.npz", ledger, split, module.class_names)
+        # While training, further counts of iterations are not scored.
+        names = (
+            [split] if trainer.state.fn == "fit" else [name for name in module.counts if name.startswith(split)]
+        )
+        for name in names:
+            ledger = module.counts[name].ledger()  # on all ranks: it synchronises
+            if trainer.is_global_zero:
+                file = "ledger.npz" if name == split else f"ledger{name.removeprefix(split)}.npz"
+                save_ledger(Path(trainer.default_root_dir) / file, ledger, split, module.class_names)

@@ -63,6 +63,7 @@ class RunCard(L.Callback):
         parameters["total"] = sum(p.numel() for p in pl_module.parameters())
         self.card = {
             "verb": stage,
+            "finished": False,
             "command": ["segbench", *self.command],
             "checkpoint": self.checkpoint,
             "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
@@ -112,7 +113,7 @@ class RunCard(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes the scores: the best ones while training, in any case the history."""
         if not trainer.sanity_checking:
-            self._note(trainer, "val")
+            self._note_all(trainer, pl_module, "val")
         elif trainer.num_sanity_val_steps == float("inf") and not self.card["history"]:
             # num_sanity_val_steps: -1 scores the whole split before the first step: where learning starts from.
             scores = pl_module.counts["val"].scores() if isinstance(pl_module, Task) else {}
@@ -121,10 +122,11 @@ class RunCard(L.Callback):
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes the scores."""
-        self._note(trainer, "test")
+        self._note_all(trainer, pl_module, "test")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the final figures."""
+        self.card["finished"] = True
         self._write(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -141,7 +143,8 @@ class RunCard(L.Callback):
             )
         for split, scores in self.card["scores"].items():
             print(
-                f"{split:<12}" + "  ".join(f"{key} {_percent(scores[key])}" for key in ("miou", "macc", "aacc"))
+                f"{split:<11} "
+                + "  ".join(f"{key} {_percent(scores[key])}" for key in ("miou", "macc", "aacc"))
             )
         for title, path in (
             ("pictures", folder / "panels"),
@@ -152,6 +155,13 @@ class RunCard(L.Callback):
             if path.exists():
                 print(f"{title:<12}{path}")
 
+    def _note_all(self, trainer: L.Trainer, module: L.LightningModule, split: str) -> None:
+        """Notes a split, and what was scored beside it with other counts of iterations."""
+        names = module.counts if isinstance(module, Task) else [split]
+        for name in names:
+            if name.startswith(split):
+                self._note(trainer, name)
+
     def _note(self, trainer: L.Trainer, split: str) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if f"{split}/miou" not in metrics:
@@ -161,6 +171,7 @@ class RunCard(L.Callback):
         scores["iou"] = {name.removeprefix(prefix): v for name, v in metrics.items() if name.startswith(prefix)}
         scores["step"] = trainer.global_step
         fitting = trainer.state.fn == "fit"
+        self.card["finished"] = not fitting
         if not fitting or split not in self.card["scores"] or is_best(trainer):
             self.card["scores"][split] = scores
         if fitting:

@@ -1,6 +1,7 @@
-"""Bar charts and scatter plots without a plotting library. Pictures are RGB uint8."""
+"""Bar charts, line charts and scatter plots without a plotting library. Pictures are RGB uint8."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -53,6 +54,65 @@ def bar_chart(
             cv2.putText(picture, text, (end + 6, y + _LINE - 5), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
             y += _LINE
         y += 6
+    return picture
+
+
+def line_chart(
+    title: str,
+    axes: tuple[str, str],
+    ticks: Sequence[str],
+    lines: Mapping[str, Sequence[float | None]],
+    size: tuple[int, int] = (480, 640),
+) -> Image:
+    """Draws lines over named places at equal distances.
+
+    Args:
+        title: Above the plot.
+        axes: What lies on the horizontal and on the vertical axis.
+        ticks: Names of the places.
+        lines: Values by name, one for each place, None where there is none; at least one value in all.
+        size: `(height, width)` of the picture, in pixels.
+
+    Returns:
+        `(height, width, 3)`.
+    """
+    height, width = size
+    room = 40 + max((cv2.getTextSize(name, _FONT, _SCALE, 1)[0][0] for name in lines), default=0)
+    left, right, top, bottom = 64, width - 24 - room, 3 * _LINE, height - 3 * _LINE
+    picture = np.full((height, width, 3), 255, np.uint8)
+    cv2.putText(picture, title, (8, _LINE), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    cv2.putText(picture, axes[1], (left, top - 6), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    cv2.putText(picture, axes[0], (left, height - 8), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    levels = _ticks([value for values in lines.values() for value in values if value is not None])
+
+    def place(index: int, value: float) -> tuple[int, int]:
+        across = (index + 0.5) / len(ticks)
+        up = (value - levels[0]) / (levels[-1] - levels[0])
+        return round(left + across * (right - left)), round(bottom - up * (bottom - top))
+
+    for level in levels:
+        y = place(0, level)[1]
+        cv2.line(picture, (left, y), (right, y), _GRID, 1)
+        cv2.putText(picture, f"{level:g}", (8, y + 5), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    for index, tick in enumerate(ticks):
+        start = place(index, levels[0])[0] - cv2.getTextSize(tick, _FONT, _SCALE, 1)[0][0] // 2
+        cv2.putText(picture, tick, (start, bottom + _LINE), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
+    for number, (name, values) in enumerate(lines.items()):
+        hue = _HUES[number % len(_HUES)]
+        points = [place(index, value) for index, value in enumerate(values) if value is not None]
+        for one, other in itertools.pairwise(points):
+            cv2.line(picture, one, other, hue, 2, cv2.LINE_AA)
+        # Beyond as many lines as there are colours, the marks tell them apart.
+        for point in points:
+            if number < len(_HUES):
+                cv2.circle(picture, point, 4, hue, -1, cv2.LINE_AA)
+            else:
+                cv2.drawMarker(picture, point, hue, cv2.MARKER_SQUARE, 9, 2)
+        row = top + _LINE * number
+        cv2.line(picture, (right + 12, row), (right + 32, row), hue, 2, cv2.LINE_AA)
+        if number >= len(_HUES):
+            cv2.drawMarker(picture, (right + 22, row), hue, cv2.MARKER_SQUARE, 9, 2)
+        cv2.putText(picture, name, (right + 38, row + 4), _FONT, _SCALE, _INK, 1, cv2.LINE_AA)
     return picture
 
 

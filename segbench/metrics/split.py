@@ -10,6 +10,19 @@ from segbench.metrics.ledger_file import Ledger
 from segbench.metrics.segmentation import scores
 
 
+def further_split(split: str, iterations: int) -> str:
+    """Names a split that is scored once more with another number of iterations.
+
+    Args:
+        split: `val` or `test`.
+        iterations: Of the necks that iterate.
+
+    Returns:
+        As `test_iterations_3`.
+    """
+    return f"{split}_iterations_{iterations}"
+
+
 class SplitScores(nn.Module):
     """Ledger of a split, and the scores of the sum over its images: every pixel is counted once, for both."""
 

@@ -17,11 +17,12 @@ from segbench.inference import augment, sliding_window
 from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty, certainty
 from segbench.inference.dense import Dense, dense
+from segbench.inference.encoded_once import EncodedOnce
 from segbench.inference.sliding_window import WindowPrediction, Windows
 from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
-from segbench.metrics.split import SplitScores
+from segbench.metrics.split import SplitScores, further_split
 from segbench.necks.base import IterativeNeck, Neck
 from segbench.optim.fused import prefer_fused
 from segbench.optim.groups import parameter_groups, scale_learning_rates
@@ -50,7 +51,7 @@ class SemanticTask(Task):
         schedule: Callable[[Optimizer, int], Schedule] = Poly,
         encoder_lr_scale: float = 1.0,
         layer_decay: float = 1.0,
-        neck_iterations: int | None = None,
+        neck_iterations: int | list[int] | None = None,
         window: tuple[int, int] | None = None,
         stride: tuple[int, int] | None = None,
         resize: tuple[int, int] | None = None,
@@ -79,7 +80,9 @@ class SemanticTask(Task):
             encoder_lr_scale: The encoder's learning rate as a multiple of the optimiser's.
             layer_decay: Further factor for each encoder layer below the deepest; 1 for none.
             neck_iterations: Iterations of every iterative neck from now on, whatever it was built with; may
-                differ between training and test (the thesis's L′_ms).
+                differ between training and test (the thesis's L′_ms). Of a list the first holds; `validate` and
+                `test` score the others as well, each under the name of its own (`test_iterations_3/miou`),
+                while the encoder sees every image once.
             window: `(height, width)` of sliding windows in evaluation; null takes each image whole, or
                 windows of `img_size` where the encoder knows no other size.
             stride: Step between windows; null puts them side by side.
@@ -140,7 +143,7 @@ class SemanticTask(Task):
             name if names.count(name) == 1 else f"{name}_{names[:index].count(name) + 1}"
             for index, name in enumerate(names)
         ]
-        _override_iterations(self.necks, neck_iterations)
+        self._iterations = _override_iterations(self.necks, neck_iterations)
 
         if window is None and self.encoder.fixed_size:
             window = (img_size[0], img_size[1])
@@ -156,6 +159,14 @@ class SemanticTask(Task):
         self.val_counts = SplitScores(num_classes, ignore_index)
         self.test_counts = SplitScores(num_classes, ignore_index)
         self.counts = {"val": self.val_counts, "test": self.test_counts}
+        self._encoded: EncodedOnce | None = None
+        # Further counts of iterations are scored as splits of their own.
+        self.iteration_counts = nn.ModuleDict()
+        for split in ("val", "test"):
+            for iterations in self._iterations[1:]:
+                further = SplitScores(num_classes, ignore_index)
+                self.iteration_counts[further_split(split, iterations)] = further
+                self.counts[further_split(split, iterations)] = further
 
     def _build_decoder(self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo) -> Decoder:
         return build(info, self.num_classes)
@@ -182,7 +193,7 @@ class SemanticTask(Task):
         Raises:
             ValueError: If the decoder breaks its contract.
         """
-        return self._predict(self.encoder(image))
+        return self._predict(self.encoder(image) if self._encoded is None else self._encoded(image))
 
     def _predict(self, features: Features) -> tuple[Prediction, tuple[int, int]]:
         features = self.necks(features)
@@ -294,17 +305,42 @@ class SemanticTask(Task):
         return self.segment(batch.image)
 
     def _evaluate(self, split: str, batch: Batch) -> Tensor:
-        labels = self.segment(batch.image)
-        self.counts[split].update(labels, batch.label, batch.name)
+        further = self._further_iterations()
+        if not further:
+            labels = self.segment(batch.image)
+            self.counts[split].update(labels, batch.label, batch.name)
+            return labels
+        self._encoded = encoded = EncodedOnce(self.encoder)
+        try:
+            labels = self.segment(batch.image)
+            self.counts[split].update(labels, batch.label, batch.name)
+            for iterations in further:
+                encoded.again()
+                _set_iterations(self.necks, iterations)
+                counts = self.counts[further_split(split, iterations)]
+                counts.update(self.segment(batch.image), batch.label, batch.name)
+        finally:
+            self._encoded = None
+            _set_iterations(self.necks, self._iterations[0])
         return labels
+
+    def _further_iterations(self) -> list[int]:
+        """Lists what is scored beside the first count; while training nothing is."""
+        further = self._iterations[1:]
+        return [] if further and self.trainer.state.fn == "fit" else further
 
     def on_validation_epoch_end(self) -> None:
         """Logs the split's scores."""
-        self._log_scores("val")
+        self._log_all_scores("val")
 
     def on_test_epoch_end(self) -> None:
         """Logs the split's scores."""
-        self._log_scores("test")
+        self._log_all_scores("test")
+
+    def _log_all_scores(self, split: str) -> None:
+        self._log_scores(split)
+        for iterations in self._further_iterations():
+            self._log_scores(further_split(split, iterations))
 
     def _log_scores(self, split: str) -> None:
         scores = self.counts[split].scores()
@@ -315,11 +351,15 @@ class SemanticTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets what a sanity check or an interrupted validation counted."""
-        self.val_counts.reset()
+        self._reset("val")
 
     def on_test_epoch_start(self) -> None:
         """Forgets what an earlier test counted."""
-        self.test_counts.reset()
+        self._reset("test")
+
+    def _reset(self, split: str) -> None:
+        for name in (split, *(further_split(split, iterations) for iterations in self._iterations[1:])):
+            self.counts[name].reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds optimiser and schedule over all optimiser steps of this training."""
@@ -357,13 +397,21 @@ def _detached(prediction: Prediction) -> Prediction:
     )
 
 
-def _override_iterations(necks: nn.Sequential, iterations: int | None) -> None:
-    if iterations is None:
-        return
-    iterative = [neck for neck in necks if isinstance(neck, IterativeNeck)]
-    if not iterative or iterations < 0:
+def _override_iterations(necks: nn.Sequential, given: int | list[int] | None) -> list[int]:
+    """Sets the first count of iterations, and returns all of them: none where nothing is given."""
+    if given is None:
+        return []
+    counts = [given] if isinstance(given, int) else list(given)
+    iterative = any(isinstance(neck, IterativeNeck) for neck in necks)
+    if not iterative or not counts or min(counts) < 0 or len(set(counts)) < len(counts):
         raise ValueError(
-            f"neck_iterations: {iterations} given, but it needs a neck that iterates, and 0 or more"
+            f"neck_iterations: {given} given, but it needs a neck that iterates, and 0 or more, each once"
         )
-    for neck in iterative:
-        neck.iterations = iterations
+    _set_iterations(necks, counts[0])
+    return counts
+
+
+def _set_iterations(necks: nn.Sequential, iterations: int) -> None:
+    for neck in necks:
+        if isinstance(neck, IterativeNeck):
+            neck.iterations = iterations

@@ -1,6 +1,6 @@
 import numpy as np
 
-from segbench.functional.charts import bar_chart, scatter_plot
+from segbench.functional.charts import bar_chart, line_chart, scatter_plot
 
 
 def bars(picture, color):
@@ -44,3 +44,15 @@ def test_points_of_one_name_share_a_colour_and_one_point_is_enough():
     both = scatter_plot("cost", ("ms", "%"), ["a", "a"], [(1, 1), (2, 2)])
     assert not (both == (214, 39, 40)).all(axis=2).any()
     assert scatter_plot("cost", ("ms", "%"), ["a"], [(0, 0)], (300, 400)).shape == (300, 400, 3)
+
+
+def test_a_line_runs_from_value_to_value_and_leaves_gaps_out():
+    picture = line_chart("t", ("x", "y"), ["a", "b", "c"], {"one": [0.0, 10.0, 10.0], "two": [None, 5.0, None]})
+    assert picture.shape == (480, 640, 3)
+    first, second = (np.argwhere((picture == hue).all(-1)) for hue in ((31, 119, 180), (214, 39, 40)))
+    plot = first[first[:, 1] < 500]
+    rising = plot[np.argsort(plot[:, 1])]
+    assert rising[0, 0] > rising[-1, 0] + 300  # from the foot to the head
+    mark = second[second[:, 1] < 500]
+    assert np.ptp(mark, axis=0).max() < 12  # a mark and no line
+    assert abs(mark[:, 0].mean() - (rising[0, 0] + rising[-1, 0]) / 2) < 5

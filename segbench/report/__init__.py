@@ -1,0 +1,1 @@
+"""Tables and plots of run folders. Nothing here imports torch."""

@@ -1,0 +1,156 @@
+"""What run folders say: configuration, parameters, scores."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+SPLITS = {"validate": "val", "test": "test"}  # by verbs that only score
+METRICS = ("aacc", "macc", "miou")  # in the order in which the field prints them
+
+
+class Run(NamedTuple):
+    """A run folder.
+
+    Attributes:
+        folder: Where it is.
+        verb: fit, validate or test.
+        config: The resolved configuration.
+        parameters: Of the whole model.
+        scores: aAcc, mAcc and mIoU in per cent by split; nan where undefined.
+        checkpoint: Of what was scored; None for a training.
+        commit: Of the code.
+        finished: Whether it came to its end.
+    """
+
+    folder: Path
+    verb: str
+    config: dict[str, Any]
+    parameters: int
+    scores: dict[str, tuple[float, float, float]]
+    checkpoint: Path | None
+    commit: str | None
+    finished: bool
+
+    @property
+    def name(self) -> str:
+        """Experiment and run id."""
+        return "/".join(self.folder.absolute().parts[-2:])
+
+    @property
+    def origin(self) -> Path | None:
+        """The run folder of the training whose checkpoint was scored."""
+        return None if self.checkpoint is None else self.checkpoint.parent.parent
+
+    @property
+    def limit(self) -> int | float | None:
+        """How many batches were scored, or what share of them; None for all."""
+        given = self.setting(f"trainer.limit_{SPLITS.get(self.verb, 'val')}_batches")
+        # 1.0 is all batches, and 1 a single one.
+        return None if given is None or (isinstance(given, float) and given == 1.0) else given
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """Looks a setting up.
+
+        Args:
+            key: Dotted.
+            default: Where there is none.
+
+        Returns:
+            Its value.
+        """
+        value: Any = self.config
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                return default
+            value = value[part]
+        return value
+
+
+def find_runs(places: Iterable[Path]) -> list[Run]:
+    """Reads all run folders in some places.
+
+    Args:
+        places: Run folders, folders of them such as `runs/meanshift_table1`, or `runs` itself.
+
+    Returns:
+        Sorted by folder, each once.
+
+    Raises:
+        ValueError: If a place has no run folder, or one of them is damaged.
+    """
+    cards: dict[Path, None] = {}
+    for place in places:
+        found = [card for pattern in ("", "*/", "*/*/") for card in place.glob(f"{pattern}run.json")]
+        if not found:
+            raise ValueError(f"{place} is no run folder, and has none in it; give runs/EXPERIMENT or runs")
+        cards |= dict.fromkeys(card.resolve() for card in found)
+    return [read_run(card.parent) for card in sorted(cards)]
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Args:
+        folder: With run.json and config.yaml.
+
+    Returns:
+        What it says.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        scores = {
+            split: (_percent(entry["aacc"]), _percent(entry["macc"]), _percent(entry["miou"]))
+            for split, entry in card["scores"].items()
+        }
+        checkpoint = card["checkpoint"] if card["verb"] != "fit" else None
+        return Run(
+            folder,
+            str(card["verb"]),
+            dict(config),
+            int(card["parameters"]["total"]),
+            scores,
+            None if checkpoint is None else _found(Path(checkpoint), folder),
+            card.get("commit"),
+            bool(card.get("finished", True)),  # earlier versions did not say
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{folder} is a damaged run folder ({type(error).__name__}: {error}); leave it out"
+        ) from None
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Lists the leaves of a configuration.
+
+    Args:
+        value: Nested dictionaries and lists.
+        prefix: Of the keys.
+
+    Yields:
+        Dotted key and value; entries of lists are numbered.
+    """
+    if isinstance(value, Mapping) and value:
+        for key, entry in value.items():
+            yield from flatten(entry, f"{prefix}{key}.")
+    elif isinstance(value, list) and any(isinstance(entry, (Mapping, list)) for entry in value):
+        for index, entry in enumerate(value):
+            yield from flatten(entry, f"{prefix}{index}.")
+    else:
+        yield prefix.removesuffix("."), value
+
+
+def _found(checkpoint: Path, folder: Path) -> Path:
+    """Resolves a path relative to where the run was started: here, or some folder above the run's."""
+    places = [checkpoint, *(place / checkpoint for place in folder.resolve().parents)]
+    return next((place for place in places if place.is_file()), checkpoint).resolve()
+
+
+def _percent(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value

@@ -1,0 +1,21 @@
+"""Runs segbench as `python -m segbench.sweeps.tethered VERB …`, and dies with whoever started it.
+
+A sweep that is killed must not leave trials behind: whoever continues it would write into the same run folders.
+The starter holds the other end of this process's standard input, which closes however the starter ends.
+"""
+
+import os
+import runpy
+import signal
+import threading
+
+
+def _die_with_starter() -> None:
+    while os.read(0, 1):  # nothing is ever written; b"" is the end
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # with loader workers, and the processes of other devices
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_die_with_starter, daemon=True).start()
+    runpy.run_module("segbench", run_name="__main__", alter_sys=True)
