@@ -7,7 +7,6 @@ import sys
 import warnings
 from argparse import ArgumentParser as ArgumentParserLite
 from argparse import HelpFormatter
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,21 +22,25 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
+from segbench.callbacks.batch_norm import BatchNorms
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.feature_cache import FeatureCache
 from segbench.callbacks.ledger import LedgerFile
 from segbench.callbacks.metrics_csv import MetricsCSV
 from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
-from segbench.callbacks.run_card import RunCard
+from segbench.callbacks.preemption import Preemption
+from segbench.callbacks.run_card import RunCard, wandb_run
+from segbench.callbacks.run_folder import RunFolder
 from segbench.callbacks.split_lists import SplitLists
 from segbench.callbacks.start import Start
 from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.encoders.base import weights_follow
-from segbench.errors import one_line_errors
+from segbench.errors import lost_processes, one_line_errors
 from segbench.option_help import option_help
-from segbench.runs import RUN_FOLDER_VARIABLE, experiment_name, new_run_folder, run_of, write_config
+from segbench.resume import check_same, differences, find_run
+from segbench.runs import experiment_name, run_folder, run_of, write_config
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import (
     check_fits,
@@ -52,6 +55,17 @@ from segbench.verbs import TRAINER_VERBS, run
 # What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
 LINKS = ("ignore_index", "img_size", "class_names", "palette")
 
+_SHORT = """
+In place of --config and --ckpt_path:
+  --checkpoint CKPT     the model, the data and the weights of a checkpoint
+"""
+_SHORT_FIT = """
+In place of --config and --ckpt_path:
+  --resume RUN          go on with a run: its folder's configuration, last checkpoint and W&B run; nothing that
+                        bears on the weights may be changed
+  --init-from CKPT      begin a run with the weights of another; the same as --start.checkpoint CKPT
+"""
+
 
 class HelpfulParser(LightningArgumentParser):
     """A parser whose help goes on with the options of the classes that YAML names."""
@@ -59,7 +73,9 @@ class HelpfulParser(LightningArgumentParser):
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Adds the options of tasks, parts and datasets to those of the verb."""
         text: str = super().format_help(formatter)
-        return text + option_help() if self.prog != "segbench" else text
+        if self.prog == "segbench":
+            return text
+        return text + (_SHORT_FIT if self.prog == "segbench fit" else _SHORT) + option_help()
 
 
 class SegbenchCLI(LightningCLI):
@@ -69,10 +85,11 @@ class SegbenchCLI(LightningCLI):
         """Parses, builds and runs.
 
         Args:
-            args: As on the command line, `--checkpoint` expanded.
+            args: As on the command line, `--checkpoint` and the like expanded.
             command: As the user wrote it.
         """
         self._args = args
+        self._strict = _asks(command, "--resume")  # the run goes on as it was, or not at all
         self._command = command
         super().__init__(
             Task,
@@ -99,6 +116,14 @@ class SegbenchCLI(LightningCLI):
             help="Name of the folder under runs/; default: the names of the YAMLs.",
         )
         parser.add_argument("--runs_dir", type=str, default="runs", help="Where run folders are made.")
+        parser.add_argument(
+            "--run_id",
+            type=str | None,
+            help="Name of the run's folder; default: date and time. A training run of that name that is there "
+            "already goes on, so that the same command begins a run and resumes it.",
+        )
+        # Statistics of the whole batch are what makes several processes train as one does.
+        parser.set_defaults({"trainer.sync_batchnorm": True})
         parser.add_argument(
             "--logger",
             type=Literal["csv", "tensorboard", "wandb"],
@@ -135,10 +160,14 @@ class SegbenchCLI(LightningCLI):
         self._checkpoint: dict[str, Any] | None = None
         self._checkpoint_path: str | None = None
         config = self.config[self.config.subcommand]
+        self.experiment = config.experiment = config.experiment or experiment_name(self._args)
+        self.run_folder = run_folder(Path(config.runs_dir), self.experiment, config.run_id)
+        if config.run_id is not None:
+            self._go_on_by_name(config)
         path = config.get("ckpt_path")
         if not path:
             if self.config.subcommand != "fit":
-                print("no checkpoint is given: the model is scored as it is built", file=sys.stderr)
+                _tell("no checkpoint is given: the model is scored as it is built")
             return
         self._checkpoint = read_checkpoint(path)
         self._checkpoint_path = str(path)
@@ -148,32 +177,46 @@ class SegbenchCLI(LightningCLI):
                 f"{path} holds weights, but no optimiser and no step, so no training goes on from it; "
                 "to begin one with these weights give it by --start.checkpoint"
             )
-        for key, here, there in _differences(config.model.as_dict(), model_config(self._checkpoint)):
+        if self._strict:
+            check_same(yaml.safe_load(self._repeatable()), self._checkpoint, str(path))
+        for key, here, there in differences(config.model.as_dict(), model_config(self._checkpoint)):
             if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
-                print(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
+                _tell(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used")
                 self._departs = True
         ours = self._checkpoint.get("segbench", {}).get("config")
         if self.config.subcommand == "fit" and ours is not None:
-            for key, here, there in _differences(config.data.as_dict(), yaml.safe_load(ours)["data"]):
-                print(f"data.{key}: {here!r} here, {there!r} in {path}; {here!r} is used", file=sys.stderr)
+            for key, here, there in differences(config.data.as_dict(), yaml.safe_load(ours)["data"]):
+                _tell(f"data.{key}: {here!r} here, {there!r} in {path}; {here!r} is used")
                 self._departs = True
+
+    def _go_on_by_name(self, config: Namespace) -> None:
+        """Turns to the run that has the name already, if there is one."""
+        last = self.run_folder / "checkpoints" / "last.ckpt"
+        if self.config.subcommand == "fit":
+            if last.is_file():  # before any --ckpt_path, from which the run may have begun
+                config.ckpt_path = str(last)
+                self._strict = True
+        elif self.run_folder.exists():
+            raise ValueError(f"run_id: {self.run_folder} is there already; only training goes on in its folder")
+
+    def _repeatable(self) -> str:
+        """Writes the configuration down without the moment: a run that goes on is configured as it began."""
+        config = self.config[self.config.subcommand].clone()
+        config.ckpt_path = None
+        config.run_id = None
+        return str(self._parser(self.config.subcommand).dump(config, skip_none=False))
 
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
-        self.experiment = config.experiment = config.experiment or experiment_name(self._args)
         check_classes(config.model)
-        # Without the checkpoint: a run that goes on is configured as it was when it began.
-        repeatable = config.clone()
-        repeatable.ckpt_path = None
-        self._config_yaml = self._parser(self.subcommand).dump(repeatable, skip_none=False)
+        self._config_yaml = self._repeatable()
         if self._checkpoint_path is not None:
             config.start.checkpoint = None  # weights come from there, and the other file may be gone
-        continued = run_of(self._checkpoint_path) if self.subcommand == "fit" and not self._departs else None
-        if RUN_FOLDER_VARIABLE in os.environ:
-            self.run_folder = Path(os.environ[RUN_FOLDER_VARIABLE])
-        else:
-            self.run_folder = continued or new_run_folder(Path(config.runs_dir), self.experiment)
+        if self._strict and self._checkpoint_path is not None:
+            self.run_folder = Path(self._checkpoint_path).parents[1]
+        elif self.subcommand == "fit" and not self._departs:
+            self.run_folder = run_of(self._checkpoint_path) or self.run_folder
         given = config.trainer.logger
         for logger in given if isinstance(given, list) else [given]:
             # Loggers whose folder is the working directory by default write into the run folder as well.
@@ -189,23 +232,17 @@ class SegbenchCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """Makes the run folder and a trainer that writes there and nowhere else."""
+        """Makes a trainer that writes into the run folder and nowhere else, and the folder."""
         if self._checkpoint is not None:
             check_fits(self.model, self._checkpoint, self._checkpoint_path or "")
             if self._filled_here:
                 self.model.load_state_dict(self._checkpoint["state_dict"])
             del self._checkpoint  # Lightning reads it again; twice in memory is once too often
         config = self.config_init[self.subcommand].trainer
-        try:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"the run folder {self.run_folder} cannot be made ({error.strerror}); "
-                "name another place by --runs_dir DIR"
-            ) from error
-        os.environ[RUN_FOLDER_VARIABLE] = str(self.run_folder)
-        rank_zero_only(write_config)(self.run_folder, self._config_yaml)
         self.trainer_defaults["callbacks"] = [
+            RunFolder(self._checkpoint_path),
+            BatchNorms(config.sync_batchnorm),
+            Preemption(),
             StepSeed(),
             FeatureCache(),
             SelfDescribing(self._config_yaml, self.experiment),
@@ -219,12 +256,27 @@ class SegbenchCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
         # Last, so that where everything is stands on the last lines, behind the progress bar's.
         self.trainer_defaults["callbacks"].append(RunCard(self._command, self._checkpoint_path))
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             default_root_dir=str(self.run_folder),
             logger=loggers or False,
             use_distributed_sampler=False,
+            sync_batchnorm=False,  # Lightning's way forgets what timm's norms do besides; `BatchNorms` is ours
             **kwargs,
         )
+        if trainer.is_global_zero:
+            self._make_run_folder()
+        return trainer
+
+    def _make_run_folder(self) -> None:
+        try:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"the run folder {self.run_folder} cannot be made ({error.strerror}); "
+                "name another place by --runs_dir DIR"
+            ) from error
+        if not (self._strict and self._checkpoint_path):  # a resumed run keeps what it was begun with
+            write_config(self.run_folder, self._config_yaml)
 
     def _loggers(self, given: Any) -> list[Logger]:
         if given is False:
@@ -266,13 +318,10 @@ def main(args: list[str] | None = None) -> None:
         return
     _quieten_lightning()
     with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
-        before = os.environ.get(RUN_FOLDER_VARIABLE)
         try:
-            SegbenchCLI(_expand_checkpoint(_expand_overlays(args), Path(scratch)), args)
-        finally:  # the next run of this process gets a folder and a W&B run of its own
-            os.environ.pop(RUN_FOLDER_VARIABLE, None)
-            if before is not None:
-                os.environ[RUN_FOLDER_VARIABLE] = before
+            with lost_processes():
+                SegbenchCLI(_expand(_expand_overlays(args), Path(scratch)), args)
+        finally:  # the next run of this process gets a W&B run of its own
             wandb = sys.modules.get("wandb")
             if wandb is not None and wandb.run is not None:
                 wandb.finish()
@@ -288,6 +337,7 @@ def _quieten_lightning() -> None:
         r"Found \d+ module\(s\) in eval mode",  # a frozen encoder is meant to be
         r"It is recommended to use `self\.log\(.*sync_dist",  # counts are summed over processes before
         r".*isinstance\(treespec, LeafSpec\)",  # inside Lightning
+        r"The ``compute`` method of metric ConfusionLedger was called before",  # a process without images
         r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile, between two parts
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -301,57 +351,61 @@ def _expand_overlays(args: list[str]) -> list[str]:
     return [re.sub(r"^--overlay(?==|$)", "--config", word) for word in args]
 
 
-def _expand_checkpoint(args: list[str], scratch: Path) -> list[str]:
-    """Puts the configuration that a checkpoint carries in front of what the user wrote.
+@rank_zero_only
+def _tell(message: str) -> None:
+    """Tells the user on stderr, once, however many processes there are."""
+    print(message, file=sys.stderr)
+
+
+def _asks(args: list[str], option: str) -> bool:
+    """Tells whether an option of ours is given, as `--name VALUE` or `--name=VALUE`."""
+    return any(word == option or word.startswith(f"{option}=") for word in args)
+
+
+def _expand(args: list[str], scratch: Path) -> list[str]:
+    """Writes our short options out: where a checkpoint or a run folder carries the configuration.
 
     Args:
-        args: With `--checkpoint CKPT` and `--trust PACKAGE` anywhere, or without.
+        args: With `--checkpoint CKPT` and `--trust PACKAGE`, `--resume RUN` or `--init-from CKPT` anywhere, or
+            without.
         scratch: A folder for the YAML.
 
     Returns:
         Arguments that LightningCLI understands.
+
+    Raises:
+        ValueError: If the verb does not know the option, or two of them contradict each other.
     """
     finder = ArgumentParserLite(add_help=False, allow_abbrev=False)
     finder.add_argument("--checkpoint")
     finder.add_argument("--trust", action="append", default=[])
+    finder.add_argument("--resume")
+    finder.add_argument("--init-from", "--init_from")
     found, rest = finder.parse_known_args(args)
-    if found.checkpoint is None:
-        if found.trust:
-            raise ValueError(
-                "--trust names packages whose classes a checkpoint may name: give --checkpoint CKPT"
-            )
-        return args
-    if rest[:1] == ["fit"]:
+    verb, rest = rest[:1], rest[1:]
+    if verb != ["fit"]:
+        if found.resume is not None or found.init_from is not None:
+            raise ValueError(f"--resume and --init-from belong to `segbench fit`, not to {verb}")
+    elif found.checkpoint is not None:
         raise ValueError(
-            "`segbench fit` goes on from a checkpoint by --config RUN/config.yaml --ckpt_path CKPT"
+            "`segbench fit` goes on with a run by --resume RUN, and begins one with the weights of another by "
+            "--init-from CKPT"
         )
-    kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint, read_names(found.trust))
-    config = scratch / "checkpoint.yaml"
-    config.write_text(yaml.safe_dump(kept))
-    return [*rest[:1], "--config", str(config), *rest[1:], "--ckpt_path", found.checkpoint]
-
-
-def _differences(
-    here: dict[str, Any], there: dict[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Finds the settings in which two configurations differ, as (key, here, there)."""
-    for key in sorted(here.keys() | there.keys()):
-        one, other = _plain(here.get(key)), _plain(there.get(key))
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            yield f"{prefix}{key}", one, other
-
-
-def _plain(value: Any) -> Any:
-    """Makes values comparable that YAML, command line and checkpoint spell differently."""
-    if isinstance(value, Namespace):
-        value = value.as_dict()
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    if found.resume is not None:
+        if found.init_from is not None or _asks(rest, "--ckpt_path") or _asks(rest, "--run_id"):
+            raise ValueError("--resume takes the run's own last checkpoint and folder: leave the others out")
+        config, last = find_run(found.resume)
+        return [*verb, "--config", str(config), *rest, "--ckpt_path", str(last)]
+    if found.init_from is not None:
+        return [*verb, *rest, "--start.checkpoint", found.init_from]
+    if found.checkpoint is not None:
+        kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint, read_names(found.trust))
+        written = scratch / "checkpoint.yaml"
+        written.write_text(yaml.safe_dump(kept))
+        return [*verb, "--config", str(written), *rest, "--ckpt_path", found.checkpoint]
+    if found.trust:
+        raise ValueError("--trust names packages whose classes a checkpoint may name: give --checkpoint CKPT")
+    return args
 
 
 def _has_wandb_key() -> bool:
@@ -368,13 +422,14 @@ def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:
         raise ValueError("logger: wandb is not installed; pip install 'segbench[wandb]'")
     # wandb.api would know the key, but settles its mode when it is first asked.
     offline = os.environ.get("WANDB_MODE") == "offline" or not _has_wandb_key()
-    # The folder names the run, so that a resumed run finds itself again.
+    # The folder names the run; a resumed one finds itself again even where its folder was moved.
+    kept = wandb_run(folder)
     return WandbLogger(
         name=f"{experiment}/{folder.name}",
         save_dir=str(folder),
-        id=folder.name,
+        id=kept.get("id", folder.name),
         resume="allow",
         offline=offline,
         mode="offline" if offline else os.environ.get("WANDB_MODE", "online"),
-        project=os.environ.get("WANDB_PROJECT", "segbench"),
+        project=kept.get("project") or os.environ.get("WANDB_PROJECT", "segbench"),
     )

@@ -13,6 +13,8 @@ _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
     r"|Expected a <class 'NoneType'>$|$)"
 )
+# gloo's, NCCL's, and those of the store through which processes find each other.
+_LOST = re.compile(r"\bgloo\b|NCCL|TCPStore|Connection (closed|reset|refused)|failed to recv|Broken pipe")
 _LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ", re.DOTALL)
 _CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
 
@@ -37,6 +39,24 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
             raise
         print(f"segbench: error: {readable(error)} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Says in words what a collective operation tells where another process of the run is no longer there.
+
+    Raises:
+        ValueError: In place of the operation's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise ValueError(
+            "another process of this run has ended or cannot be reached; what it said stands above, or on its "
+            "own machine. The run folder is whole: `segbench fit --resume RUN` goes on from its last checkpoint"
+        ) from error
 
 
 def readable(error: BaseException) -> str:

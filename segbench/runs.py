@@ -6,8 +6,7 @@ from argparse import ArgumentParser
 from datetime import datetime
 from pathlib import Path
 
-# Set for the processes that Lightning launches beside this one: all of a run share its folder.
-RUN_FOLDER_VARIABLE = "SEGBENCH_RUN_FOLDER"
+from segbench.atomic import replacing
 
 
 def experiment_name(args: list[str]) -> str:
@@ -25,18 +24,20 @@ def experiment_name(args: list[str]) -> str:
     return "-".join(file.stem for file in files if file.suffix in {".yaml", ".yml"}) or "unnamed"
 
 
-def new_run_folder(runs: Path, experiment: str) -> Path:
-    """Chooses a folder that no other run has; it is not made yet.
+def run_folder(runs: Path, experiment: str, run_id: str | None = None) -> Path:
+    """Chooses the folder of a run; it is not made yet.
 
     Args:
         runs: Folder of all runs.
         experiment: A name, which cannot lead out of that folder.
+        run_id: A name as well; None for one that no other run has.
 
     Returns:
         Its path.
     """
-    identity = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    return runs / (re.sub(r"[^\w.-]+", "_", experiment).strip(".") or "unnamed") / identity
+    if run_id is None:
+        run_id = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return runs / _safe(experiment) / _safe(run_id)
 
 
 def run_of(checkpoint: str | None) -> Path | None:
@@ -57,7 +58,7 @@ def run_of(checkpoint: str | None) -> Path | None:
 
 
 def write_config(folder: Path, config: str) -> None:
-    """Writes config.yaml; where a continued run is configured otherwise, beside the old one, never over it.
+    """Writes config.yaml; where the run has a checkpoint of another one, beside that, never over it.
 
     Args:
         folder: The run folder.
@@ -65,7 +66,13 @@ def write_config(folder: Path, config: str) -> None:
     """
     path = folder / "config.yaml"
     number = 0
-    while path.is_file() and path.read_text() != config:
+    trained = (folder / "checkpoints" / "last.ckpt").is_file()
+    while trained and path.is_file() and path.read_text() != config:
         number += 1
         path = folder / f"config.{number}.yaml"
-    path.write_text(config)
+    with replacing(path) as draft:
+        draft.write_text(config)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "unnamed"

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -738,8 +737,3 @@ def test_unknown_verb(capsys):
 def test_version(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"segbench {segbench.__version__}\n"
-
-
-def test_run_folder_variable_does_not_leak(tiny):
-    fit(tiny, "--trainer.max_steps", "2")
-    assert "SEGBENCH_RUN_FOLDER" not in os.environ

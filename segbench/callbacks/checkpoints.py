@@ -31,11 +31,19 @@ class Checkpoints(Checkpoint):
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self._saved_step = 0
+        self._due = False  # a validation after the step of the checkpoint
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forgets a best score whose checkpoint is not here: the run began elsewhere."""
+        """Forgets a best score whose checkpoint is not here, and does the validation in which a run ended."""
         if not (_folder(trainer) / "best.ckpt").is_file():
             self.best_score = None
+        if self._due:
+            # Lightning takes a validation for done once the step before it is.
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            trainer.validating = True
+            loop.run()
+            trainer.training = True
+            loop._has_run = False  # else an epoch that it ends would never give way to the next
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,10 +53,17 @@ class Checkpoints(Checkpoint):
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
             self._save(trainer, "last.ckpt")
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Saves before a validation, which may last long: a run that ends in its midst loses neither."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit" and not self._due:
+            self._due = True
+            self._save(trainer, "last.ckpt")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves what is best, then the same as last."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        self._due = False
         if is_best(trainer):
             self.best_score = float(trainer.callback_metrics["val/miou"])
             # In this order: killed in between, the run goes on from before this validation.
@@ -61,16 +76,25 @@ class Checkpoints(Checkpoint):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the very last step, whatever the interval."""
+        self.save_last(trainer)
+
+    def save_last(self, trainer: L.Trainer) -> None:
+        """Saves `last.ckpt`, unless it is of this step already; all processes must call it.
+
+        Args:
+            trainer: Between two optimiser steps.
+        """
         if trainer.global_step != self._saved_step:
             self._save(trainer, "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        """Remembers the best score across interruptions."""
-        return {"best_score": self.best_score}
+        """Remembers the best score, and whether a validation is due, across interruptions."""
+        return {"best_score": self.best_score, "due": self._due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Recalls the best score."""
+        """Recalls them; checkpoints of earlier versions know the score alone."""
         self.best_score = state_dict["best_score"]
+        self._due = state_dict.get("due", False)
 
     def _save(self, trainer: L.Trainer, name: str) -> Path:
         path = _folder(trainer) / name

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import WandbLogger
 
 from segbench.atomic import replacing
 from segbench.callbacks.checkpoints import is_best
@@ -56,7 +57,7 @@ class RunCard(L.Callback):
         """Writes what is known before the first step."""
         if not isinstance(pl_module, Task):
             raise ValueError(f"model: {type(pl_module).__name__} is no segbench task")
-        before = _read_card(trainer)  # of the run that is being continued
+        before = _read_card(Path(trainer.default_root_dir))  # of the run that is being continued
         parameters = {
             name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.parts().items()
         }
@@ -66,6 +67,10 @@ class RunCard(L.Callback):
             "finished": False,
             "command": ["segbench", *self.command],
             "checkpoint": self.checkpoint,
+            "wandb": next(
+                ({"id": x.version, "project": x.name} for x in trainer.loggers if isinstance(x, WandbLogger)),
+                before.get("wandb"),
+            ),
             "started": before.get("started", datetime.now(UTC).isoformat(timespec="seconds")),
             "commit": commit(),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -215,8 +220,20 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _read_card(trainer: L.Trainer) -> dict[str, Any]:
-    path = Path(trainer.default_root_dir) / "run.json"
+def wandb_run(folder: Path) -> dict[str, str]:
+    """Reads which run of W&B a run folder belongs to.
+
+    Args:
+        folder: Need not be there.
+
+    Returns:
+        `id` and `project`; empty where W&B never logged.
+    """
+    return dict(_read_card(folder).get("wandb") or {})
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
     try:
         return dict(json.loads(path.read_text())) if path.is_file() else {}
     except json.JSONDecodeError as error:

@@ -1,6 +1,7 @@
 """The contract of a dataset: a spec, a layout, and the data module that turns them into batches."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.decoded import DecodedFiles
 from segbench.data.files import SUFFIXES, composed, is_jpeg_name, subfolders
 from segbench.data.first_batches import FirstBatches
-from segbench.data.sampling import Draw, TrainBatches
+from segbench.data.sampling import Draw, EvalShare, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform, Transforms
 from segbench.types import Batch
@@ -112,7 +113,6 @@ class SegmentationDataModule(L.LightningDataModule):
         self.augment: Augmentation = (
             Transforms(train_transforms, seed) if train_transforms else self.default_augment(scale, augment)
         )
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than images to evaluate
         self.reduced_decode = reduced_decode
         if reduced_decode:
             _check_reducible(self.layout, self.augment, cache)
@@ -291,12 +291,11 @@ class SegmentationDataModule(L.LightningDataModule):
     def _eval_loader(self, split: Split) -> DataLoader[Item]:
         dataset = self.dataset(split)
         rank, world_size = self._place()
-        share: Iterable[int] = range(rank, len(dataset), world_size)
         num_workers = min(self._workers(), -(-len(dataset) // self.eval_batch_size))
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=share,
+            sampler=EvalShare(len(dataset), self.eval_batch_size, rank, world_size),
             num_workers=num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
@@ -374,4 +373,7 @@ def _comparable(path: Path) -> str:
 
 
 def _start_worker(_: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        # A cluster signals every process of a job; the one that trains still needs batches until it has saved.
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the workers themselves are the parallelism

@@ -111,3 +111,42 @@ class TrainBatches(Sampler[list[Draw]]):
         for number in range(first, first + len(self)):
             batch = draw_batch(number, self.num_images, self.global_batch_size, self.seed)
             yield batch[self.rank :: self.world_size]
+
+
+class EvalShare(Sampler[int]):
+    """Hands out the images that one of several processes evaluates: every image once, none twice, none padded.
+
+    Batches are dealt out whole, so that each image meets the same neighbours and gets the same labels, bit for
+    bit, whatever the number of processes. Shares may differ by a batch, and some may be empty.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        """Deals the images out.
+
+        Args:
+            num_images: Images of the split, at least one.
+            batch_size: Images of a batch.
+            rank: Number of this process.
+            world_size: Number of processes.
+        """
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Counts the largest share, in every process.
+
+        Lightning skips evaluation where it expects no batch, and the others would wait for it in vain.
+        """
+        return len(self._images(0))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._images(self.rank))
+
+    def _images(self, rank: int) -> list[int]:
+        return [
+            image
+            for first in range(rank * self.batch_size, self.num_images, self.world_size * self.batch_size)
+            for image in range(first, min(first + self.batch_size, self.num_images))
+        ]

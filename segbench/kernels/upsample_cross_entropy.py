@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from segbench.functional.processes import batch_sums
 from segbench.kernels import (
     chunked_upsample_cross_entropy,
     native,
@@ -39,6 +40,7 @@ def upsample_cross_entropy(
     mean_over: Literal["valid", "all"] = "valid",
     padded: tuple[int, int] | None = None,
     deterministic: bool | None = None,
+    whole_batch: bool = False,
     backend: Backend = "auto",
 ) -> Tensor:
     """Computes the mean cross-entropy of bilinearly upsampled logits.
@@ -57,6 +59,8 @@ def upsample_cross_entropy(
             image was padded to whole patches below and to the right; null for `(H, W)`.
         deterministic: Equal results bit by bit from run to run, at a price on a GPU only. null does as
             `torch.use_deterministic_algorithms` said. On the CPU they always are, with any number of threads.
+        whole_batch: Take the mean over the shares of all processes that train together, each of which must
+            call this; false takes it over these tensors alone.
         backend: "plain" holds all upsampled logits, "chunked" a few rows of them, "native" (C, CPU) and
             "triton" (CUDA) none. "auto" takes what the environment variable SEGBENCH_KERNELS says, where that
             can be had, else the fastest there is.
@@ -85,9 +89,9 @@ def upsample_cross_entropy(
             needs_grad = logits.requires_grad and torch.is_grad_enabled()
             tensors = (logits, target, *(None if w is None else w.detach() for w in (weight, pixel_weight)))
             cost, total, _ = _fused(*tensors, *options, needs_grad, deterministic, backend)
-        if mean_over == "all":
-            return cost / target.numel()
-        total = total.detach()
+        total = torch.full_like(total, target.numel()) if mean_over == "all" else total.detach()
+        if whole_batch:
+            cost, total = batch_sums(cost, total)
         return cost * torch.where(total == 0, 0.0, 1 / total)
 
 

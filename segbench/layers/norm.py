@@ -40,8 +40,8 @@ def build_norm(norm: Norm, channels: int, affine: bool = False) -> nn.Module:
         norm: Which values share mean and variance: `group` a share of the channels over one whole map (32
             groups where each gets as many channels, two at least), `instance` one channel, which needs maps of
             more than one cell, `layer` all channels, `local` all channels of one cell, `batch` one channel of
-            all images in the batch. `batch` makes images depend on each other; on several devices add
-            `--trainer.sync_batchnorm true`.
+            all images in the batch. `batch` makes images depend on each other, on all devices together
+            unless `--trainer.sync_batchnorm false` is given.
         channels: `C`.
         affine: Whether a learned weight and bias for each channel follow.
 

@@ -22,7 +22,10 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the unweighted loss.
+        """Computes the unweighted loss of the batch, over all processes that have a share of it.
+
+        Sums that are divided by one another go through `segbench.functional.processes.batch_sums` first, so
+        that several processes train as one does with the whole batch.
 
         Args:
             prediction: What the decoder returned.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
+from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -67,4 +68,5 @@ class BoundaryBCE(Loss):
             return (cost * defined[:, rows]).sum()
 
         total = sum_over_bands(prediction.boundary, (label.shape[1], label.shape[2]), cost)
-        return total / defined.sum().clamp(min=1)
+        total, pixels = batch_sums(total, defined.sum())
+        return total / pixels.clamp(min=1)

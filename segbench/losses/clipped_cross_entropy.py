@@ -72,4 +72,5 @@ class ClippedCrossEntropy(Loss):
             weight=self.class_weights,
             clip=self.clip,
             pixel_weight=pixel_weight,
+            whole_batch=True,
         )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segbench.functional.labels import split_labels
+from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -53,4 +54,5 @@ class MeanAbsoluteColor(Loss):
         known, valid = split_labels(label, len(self.palette), self.ignore_index)  # (B, H, W)
         wanted = self.palette[known]  # (B, H, W, 3)
         difference = (colors - wanted.permute(0, 3, 1, 2)).abs().mean(1)  # (B, H, W)
-        return (difference * valid).sum() / valid.sum().clamp(min=1)
+        total, pixels = batch_sums((difference * valid).sum(), valid.sum())
+        return total / pixels.clamp(min=1)

@@ -58,5 +58,6 @@ class CrossEntropy(Loss):
             weight=self.class_weights,
             label_smoothing=self.label_smoothing,
             mean_over=self.mean_over,
+            whole_batch=True,
             backend=self.backend,
         )

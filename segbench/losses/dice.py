@@ -8,6 +8,7 @@ classes without a pixel in the batch are left out: what they are given is missin
 from torch import Tensor
 
 from segbench.functional.overlap import overlap
+from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -38,7 +39,7 @@ class Dice(Loss):
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the mean; see the contract."""
         sums = overlap(prediction.logits, label, self.ignore_index)
-        both, true, predicted = (part.sum(0) for part in sums)  # (K,) each
+        both, true, predicted = batch_sums(*(part.sum(0) for part in sums))  # (K,) each
         occurs = true > 0
         missed = 1 - (2 * both + self.epsilon) / (true + predicted + self.epsilon).where(occurs, 1.0)
         return missed.where(occurs, 0.0).sum() / occurs.sum().clamp(min=1)

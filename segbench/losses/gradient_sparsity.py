@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segbench.functional.bands import sum_over_bands
 from segbench.functional.labels import valid_share
+from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -67,7 +68,8 @@ class GradientSparsity(Loss):
             return down.sum() + across.sum()
 
         total = sum_over_bands(prediction.logits, grid, cost, overlap=1)
-        return total / (below.sum() + beside.sum()).clamp(min=1)
+        total, pairs = batch_sums(total, below.sum() + beside.sum())
+        return total / pairs.clamp(min=1)
 
     def _norm(self, x: Tensor) -> Tensor:
         """Computes the article's `‖x‖`, element by element."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segbench.functional.overlap import overlap
+from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
 
@@ -56,5 +57,5 @@ class SoftIoU(Loss):
             if self.mass_weighting
             else torch.ones_like(true) / true.shape[1]
         )
-        images = (labelled > 0).sum().clamp(min=1)
-        return (mass * missed).sum() / images
+        total, images = batch_sums((mass * missed).sum(), (labelled > 0).sum())
+        return total / images.clamp(min=1)

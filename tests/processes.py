@@ -1,0 +1,100 @@
+"""Real processes for tests, told about each other as `torchrun` does it, with torch imported once for all."""
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from multiprocessing import forkserver
+from pathlib import Path
+
+from segbench.__main__ import main
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["segbench.cli", "segbench.data.synthetic", "segbench.tasks.semantic"])
+
+
+def _start_server():
+    """Starts the process that all others are forked from, once; it finds modules where this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Processes:
+    """`segbench ARGS` in each of `count` processes, with files `out-RANK` for what they say."""
+
+    def __init__(self, count, args, folder, **environment):
+        self.folder = Path(folder)
+        _start_server()
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_port()),
+            "WORLD_SIZE": str(count),
+            "TORCHELASTIC_RUN_ID": "test",
+            "OMP_NUM_THREADS": "1",
+            "SEGBENCH_CACHE": os.environ["SEGBENCH_CACHE"],
+            **environment,
+        }
+        self.all = [
+            _CONTEXT.Process(
+                target=_work,
+                args=(
+                    args,
+                    str(self.folder),
+                    f"out-{rank}",
+                    sys.path,
+                    {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                ),
+            )
+            for rank in range(count)
+        ]
+        for process in self.all:
+            process.start()
+
+    def said(self, rank=0):
+        path = self.folder / f"out-{rank}"
+        return path.read_text() if path.is_file() else ""
+
+    def wait(self, seconds=240):
+        """Waits for all and returns their exit statuses; whoever is late is killed."""
+        deadline = time.monotonic() + seconds
+        try:
+            for process in self.all:
+                process.join(max(0.0, deadline - time.monotonic()))
+            return [process.exitcode for process in self.all]  # None for one that hangs
+        finally:
+            for process in self.all:
+                process.kill()
+                process.join()
+
+    def wait_for(self, path, seconds=240):
+        """Waits until a file matches."""
+        deadline = time.monotonic() + seconds
+        while not (found := sorted(self.folder.glob(path))):
+            assert any(process.is_alive() for process in self.all), self.said()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return found[0]
+
+
+def _work(args, folder, out, path, environment):
+    os.chdir(folder)
+    os.environ.update(environment)
+    sys.path[:] = path
+    with Path(out).open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    main(args)
+    sys.stdout.flush()
+    sys.stderr.flush()

@@ -1,0 +1,235 @@
+"""Runs that are stopped, and go on: by name, by folder, and only as they were."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from segbench.__main__ import main
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TINY = """
+data:
+  class_path: segbench.data.synthetic.SyntheticDataModule
+  init_args: {num_classes: 4, image_size: [64, 64], num_images: {train: 10, val: 5, test: 1},
+              img_size: [32, 32], scale: null, batch_size: 2, eval_batch_size: 1, num_workers: 0}
+model:
+  init_args:
+    encoder:
+      init_args: {model_name: vit_tiny_patch16_384, pretrained: false, depths: [0], drop_path_rate: 0.1}
+    window: null
+    stride: null
+    resize: null
+trainer: {accelerator: cpu, devices: 1, accumulate_grad_batches: 1, max_steps: 8, val_check_interval: 3,
+          log_every_n_steps: 1, enable_progress_bar: false, enable_model_summary: false}
+panels: {num_images: 0}
+"""
+
+
+@pytest.fixture
+def args(tmp_path, monkeypatch):
+    """What to train, in a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return ["fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", "tiny.yaml"]
+
+
+def sending(step, **options):
+    callback = {"class_path": "sender.Send", "init_args": {"step": step, **options}}
+    return ["--trainer.callbacks", json.dumps([callback])]
+
+
+def stop(args):
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.raises(SystemExit) as left:
+        main(args)
+    assert left.value.code == os.EX_TEMPFAIL
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+
+
+def refuse(capsys, args):
+    with pytest.raises(SystemExit) as left:
+        main(args)
+    assert left.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
+    return line
+
+
+def runs():
+    return sorted(Path("runs").glob("*/*"))
+
+
+def outcome(run):
+    """What two runs must share to count as one and the same: weights bit by bit, and what was logged."""
+    state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [(row["step"], row["train/loss"], row["val/miou"]) for row in csv.DictReader(file)]
+    weights = {name: value.tolist() for name, value in state["state_dict"].items()}
+    return state["global_step"], weights, rows, json.loads((run / "run.json").read_text())["history"]
+
+
+MOMENTS = {
+    "in training": (sending(4), signal.SIGTERM),
+    "before a validation": (sending(3), signal.SIGTERM),
+    "in a validation": (sending(3, where="validation", number=10), signal.SIGUSR1),
+    "in a validation at the end of an epoch": (
+        [*sending(5, where="validation"), "--trainer.val_check_interval", "5"],
+        signal.SIGTERM,
+    ),
+    "while gradients accumulate": ([*sending(2), "--trainer.accumulate_grad_batches", "2"], signal.SIGTERM),
+}
+
+
+QUICK = ("in a validation", "while gradients accumulate")
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MOMENTS]
+)
+def test_the_same_command_goes_on_after_a_signal_as_if_nothing_had_been(args, capsys, moment):
+    options, number = MOMENTS[moment]
+    command = [*args, "--run_id", "mine", "--checkpoints.every_n_steps", "0", *options]
+    Path("sent").touch()  # nothing is sent
+    main([*args, "--run_id", "whole", "--checkpoints.every_n_steps", "0", *options])
+    Path("sent").unlink()
+    stop(command)
+    (run,) = {path for path in runs() if path.name == "mine"}
+    error = capsys.readouterr().err
+    assert f"stopped by {number.name} at step" in error
+    assert f"`segbench fit --resume {run}` goes on" in error
+    main(command)
+    assert [path.name for path in runs()] == ["mine", "whole"]
+    assert outcome(run) == outcome(run.with_name("whole"))
+    before = outcome(run)
+    main(command)  # a finished run has nothing left to do
+    assert outcome(run) == before
+
+
+def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
+    Path("sent").touch()
+    main([*args, *sending(5)])
+    Path("sent").unlink()
+    stop([*args, *sending(5)])
+    whole, run = sorted(runs(), key=lambda path: (path / "run.json").stat().st_mtime)
+    line = refuse(
+        capsys,
+        [
+            *("fit", "--resume", str(run), "--model.init_args.optimizer.init_args.lr", "0.5"),
+            *("--trainer.max_steps", "9"),
+        ],
+    )
+    assert "model.init_args.optimizer.init_args.lr: 0.5 here, 0.001 there" in line
+    assert "trainer.max_steps: 9 here, 8 there" in line
+    assert str(run) in line
+    assert len(line) < 600
+    moved = Path("elsewhere") / "moved"  # the folder may be anywhere, and be read by more processes
+    moved.parent.mkdir()
+    run.rename(moved)
+    main(["fit", "--resume", str(moved), "--data.init_args.num_workers", "1"])
+    assert outcome(moved) == outcome(whole)
+    assert runs() == [whole]
+    config = moved / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 8", "max_steps: 12"))
+    assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, ["fit", "--resume", str(moved)])
+
+
+def test_a_run_that_was_continued_with_other_settings_is_resumed_with_those(args):
+    main([*args, "--trainer.max_steps", "2"])
+    (run,) = runs()
+    last = str(run / "checkpoints" / "last.ckpt")
+    main(["fit", "--config", str(run / "config.yaml"), "--ckpt_path", last, "--trainer.max_steps", "4"])
+    main(["fit", "--resume", str(run)])
+    assert sorted(path.name for path in run.glob("config*")) == ["config.1.yaml", "config.yaml"]
+    assert torch.load(last)["global_step"] == 4
+    assert runs() == [run]
+
+
+def test_a_name_keeps_to_its_run(args, capsys):
+    main([*args, "--run_id", "../mine", "--trainer.max_steps", "2"])
+    (run,) = runs()
+    assert run.name == "_mine"
+    assert yaml.safe_load((run / "config.yaml").read_text())["run_id"] is None  # which repeats, not resumes
+    again = [*args, "--run_id", "../mine", "--trainer.max_steps", "2"]
+    assert "data.init_args.batch_size: 1 here, 2 there" in refuse(
+        capsys, [*again, "--data.init_args.batch_size", "1"]
+    )
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+    line = refuse(
+        capsys, ["test", "--checkpoint", checkpoint, "--experiment", run.parent.name, "--run_id", "_mine"]
+    )
+    assert "only training goes on in its folder" in line
+    (run / "checkpoints" / "last.ckpt").unlink()  # killed before anything was saved: begins anew
+    main([*again[:-1], "3"])
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 3
+    assert torch.load(checkpoint)["global_step"] == 3
+
+
+def test_weights_of_another_run_begin_a_run_of_its_own(args, capsys):
+    main([*args, "--run_id", "first", "--trainer.max_steps", "2"])
+    (first,) = runs()
+    last = first / "checkpoints" / "last.ckpt"
+    # At a rate of 0 the weights stay what they began as; the floor of the schedule has to give way to it.
+    still = ["--trainer.max_steps", "1", "--model.init_args.optimizer.init_args.lr", "0.0"]
+    still += ["--model.init_args.schedule.init_args.min_lr", "0.0"]
+    main([*args, "--run_id", "second", *still, f"--init-from={last}"])
+    begun = torch.load(first.with_name("second") / "checkpoints" / "last.ckpt")
+    assert begun["global_step"] == 1
+    weights = torch.load(last)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in begun["state_dict"].items())
+    for wrong, told in {
+        ("fit", "--resume", str(first), "--init-from", str(last)): "leave the others out",
+        ("test", "--resume", str(first)): "belong to `segbench fit`",
+        ("fit", "--resume", "runs"): "runs is no run folder",
+        ("fit", "--checkpoint", str(last)): "goes on with a run by --resume RUN",
+    }.items():
+        assert told in refuse(capsys, list(wrong))
+    last.unlink()
+    assert "nothing of it is lost by beginning anew" in refuse(capsys, ["fit", "--resume", str(first)])
+
+
+def test_wandb_goes_on_with_the_same_run_wherever_its_folder_is(args, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    for variable in ("WANDB_MODE", "WANDB_API_KEY"):  # neither account nor network
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_PROJECT", "of-mine")
+    stop([*args, "--logger", "wandb", "--run_id", "first", *sending(4)])
+    monkeypatch.delenv("WANDB_PROJECT")
+    (run,) = runs()
+    assert json.loads((run / "run.json").read_text())["wandb"] == {"id": "first", "project": "of-mine"}
+    moved = run.rename("moved")
+    main(["fit", "--resume", str(moved)])
+    assert json.loads((moved / "run.json").read_text())["wandb"] == {"id": "first", "project": "of-mine"}
+    parts = list((moved / "wandb").glob("offline-run-*"))
+    assert len(parts) == 2
+    assert all(part.name.endswith("-first") for part in parts)  # one identity: `wandb sync` joins them
+    with (moved / "metrics.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_leaves_the_loading_ones_at_work(args, number):
+    command = [*args, "--run_id", "mine", "--trainer.max_steps", "100000", "--data.init_args.num_workers", "2"]
+    with Path("said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "segbench", *command], stderr=said, start_new_session=True
+        )
+        deadline = time.monotonic() + 240
+        while not list(Path("runs").glob("*/mine/checkpoints/best.ckpt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, number)
+        assert process.wait(60) == os.EX_TEMPFAIL
+    assert f"stopped by {number.name}" in Path("said").read_text()
+    with pytest.raises(ProcessLookupError):  # none is left behind
+        os.killpg(process.pid, 0)
