@@ -17,6 +17,7 @@ TRAINER_VERBS = {
 # Each is a file in segbench/commands with a function of the same name, hyphens as underscores.
 COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
+    "convert": "make a checkpoint of one of official Segmenter or MMSegmentation",
     "synth": "write a synthetic twin of a dataset, in its real layout",
     "doctor": "name what is wrong with a dataset, and the YAML that mends it",
     "export": "write a model as safetensors, ONNX, torch.export or Hugging Face folder, compared",

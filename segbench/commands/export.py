@@ -48,10 +48,10 @@ def export(
     if opset is not None and (format != "onnx" or opset < 18):
         raise ValueError(f"opset={opset}: it is for --format onnx, and at least 18")
 
-    from segbench.tasks.checkpoint import build_task, read_checkpoint
+    from segbench.tasks.checkpoint import read_checkpoint, restore_task
 
     content = read_checkpoint(checkpoint)
-    task = build_task(content, checkpoint, trust)
+    task = restore_task(content, checkpoint, trust)
     out.parent.mkdir(parents=True, exist_ok=True)
     if format == "safetensors":
         from segbench.export.weights import write_weights

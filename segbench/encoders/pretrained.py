@@ -1,6 +1,7 @@
 """Weights for timm's models: from timm's hub, or from a file, read without running code from it."""
 
 import math
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from timm.models.eva import Eva
 from torch import Tensor
 
 from segbench.functional.resize import Resampling
+
+# Arrays that timm reads from such a file, and heads, which are known and not wanted.
+_AUGREG_KEY = re.compile(
+    r"(opt/target/)?(cls|embedding/.*|Transformer/(posembed_input|encoder_norm|encoderblock_\d+)/.*"
+    r"|(head|pre_logits)/.*)"
+)
 
 
 def load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resampling: Resampling) -> None:
@@ -71,12 +78,20 @@ def _read(model_name: str, source: Literal[True] | Path, kinds: str) -> dict[str
     if not source.is_file():
         raise ValueError(f"pretrained: there is no file {source}")
     try:
-        return dict(timm.models.load_state_dict(str(source), weights_only=True))
+        return _of_teacher(dict(timm.models.load_state_dict(str(source), weights_only=True)))
     except Exception as error:
         raise ValueError(
             f"pretrained: {source} is no file of weights that can be read without running code from it "
             f"({type(error).__name__}); give a {kinds} file"
         ) from error
+
+
+def _of_teacher(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Takes the encoder out of what a training of DINO saved: the teacher's, as its authors publish it."""
+    teacher = state.get("teacher")
+    if not isinstance(teacher, dict):
+        return state
+    return {key.removeprefix("module.").removeprefix("backbone."): value for key, value in teacher.items()}
 
 
 def _fetch(model_name: str) -> dict[str, Tensor]:
@@ -95,15 +110,24 @@ def _read_npz(vit: Any, model_name: str, source: Path) -> dict[str, Tensor]:
     """Reads weights in the form of AugReg, by timm's own reader, at the grid they were trained at."""
     try:
         with np.load(source, allow_pickle=False) as arrays:
-            tokens = next(arrays[key].shape[1] for key in arrays if key.endswith("pos_embedding"))
+            keys = list(arrays)
+            tokens = next(arrays[key].shape[1] for key in keys if key.endswith("pos_embedding"))
         side = math.isqrt(tokens - 1)
         rows, columns = vit.patch_embed.patch_size
-        native: Any = timm.create_model(model_name, num_classes=0, img_size=(side * rows, side * columns))
+        size = (side * rows, side * columns)
+        native: Any = timm.create_model(model_name, num_classes=0, img_size=size, patch_size=rows)
         native.load_pretrained(str(source))
     except Exception as error:
         raise ValueError(
             f"pretrained: {source} holds no AugReg weights of {model_name} ({type(error).__name__}: {error})"
         ) from error
+    unread = [key for key in keys if not _AUGREG_KEY.fullmatch(key)]
+    blocks = {int(found[1]) for key in keys if (found := re.search(r"encoderblock_(\d+)/", key))}
+    if unread or len(blocks) != len(native.blocks):
+        raise ValueError(
+            f"pretrained: {source} does not fit this encoder: it has {len(blocks)} blocks, {model_name} has"
+            f" {len(native.blocks)}, and {len(unread)} arrays unknown {unread[:3]}"
+        )
     return dict(native.state_dict())
 
 

@@ -42,6 +42,7 @@ class TimmViT(Encoder):
         model_name: str = "vit_tiny_patch16_384",
         pretrained: bool | Path = False,
         depths: list[int] | None = None,
+        patch_size: int | None = None,
         drop_path_rate: float = 0.0,
         norm_eps: float | None = None,
         pos_embed_resampling: Resampling = "bicubic-antialias",
@@ -59,6 +60,8 @@ class TimmViT(Encoder):
                 AugReg npz), false starts from random weights.
             depths: Blocks after which a map is taken, counted from 0; negative numbers count from the end. The
                 default is the last block. Blocks behind the deepest are dropped.
+            patch_size: Side of a patch, where it is to be another than the model's own; the patch embedding of
+                pretrained weights is resampled.
             drop_path_rate: Stochastic depth, rising linearly from 0 to this rate; Segmenter trains with 0.1.
             norm_eps: Epsilon of every LayerNorm. The default keeps timm's 1e-6, which fits AugReg weights and
                 MMSegmentation; official Segmenter checkpoints were trained with 1e-5.
@@ -74,7 +77,9 @@ class TimmViT(Encoder):
         """
         super().__init__()
         self.frozen = frozen
-        vit: Any = self._build(model_name, img_size, pretrained, drop_path_rate, pos_embed_resampling)
+        vit: Any = self._build(
+            model_name, img_size, patch_size, pretrained, drop_path_rate, pos_embed_resampling
+        )
         if norm_eps is not None:
             for module in vit.modules():
                 if isinstance(module, nn.LayerNorm):
@@ -110,6 +115,7 @@ class TimmViT(Encoder):
     def _build(
         model_name: str,
         img_size: tuple[int, int],
+        patch_size: int | None,
         pretrained: bool | Path,
         drop_path_rate: float,
         resampling: Resampling,
@@ -117,6 +123,9 @@ class TimmViT(Encoder):
         if not timm.is_model(model_name):
             near = timm.list_models(f"*{model_name.partition('.')[0]}*")[:5] or timm.list_models("vit_tiny*")
             raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(near)}")
+        if patch_size is not None and patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, or null for the model's own; got {patch_size}")
+        chosen: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}
         # Built once without weights of its own size: the patch size is only known from the built model.
         with torch.device("meta"):
             blueprint = timm.create_model(model_name, num_classes=0)
@@ -127,7 +136,7 @@ class TimmViT(Encoder):
             )
         if isinstance(blueprint, Eva) and blueprint.pos_embed is not None and resampling != "bicubic-antialias":
             raise ValueError(f"pos_embed_resampling: {model_name} knows only bicubic-antialias")
-        rows, columns = blueprint.patch_embed.patch_size
+        rows, columns = (patch_size, patch_size) if patch_size else blueprint.patch_embed.patch_size
         padded = (math.ceil(img_size[0] / rows) * rows, math.ceil(img_size[1] / columns) * columns)
         vit: Any = timm.create_model(
             model_name,
@@ -135,6 +144,7 @@ class TimmViT(Encoder):
             img_size=padded,
             dynamic_img_size=True,
             drop_path_rate=drop_path_rate,
+            **chosen,
         )
         if pretrained is not False and needs_pretrained_weights():
             load_weights(vit, model_name, pretrained if pretrained is True else Path(pretrained), resampling)

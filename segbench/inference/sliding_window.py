@@ -8,7 +8,7 @@ all steps are one linear map for the rows and one for the columns, computed one 
 from collections.abc import Callable, Iterator
 from itertools import chain as concatenate
 from itertools import islice, product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ class WindowPrediction(NamedTuple):
 
 MOST_ENLARGED_PIXELS = 2**26  # 8192 × 8192: beyond that an image is so long and thin that it is a mistake
 
+SmallImages = Literal["enlarge", "whole"]
+"""What becomes of an image with a side below the window's: Segmenter enlarges it, MMSegmentation takes windows
+that are cut to the image."""
+
 Forward = Callable[[Tensor], WindowPrediction]
 """Takes `(n, 3, h, w)` RGB windows, uint8 or float on the same 0..255 scale."""
 
@@ -41,12 +45,12 @@ class Windows(NamedTuple):
     """How an image is cut up, and its labels are put together.
 
     Attributes:
-        window: Side or `(height, width)` of the windows; an image smaller than that is enlarged. None takes
-            the image in one piece.
+        window: Side or `(height, width)` of the windows. None takes the image in one piece.
         stride: Distance of the windows, at most `window`, which is the default.
         resize: Limits `(long side, short side)` to which the image is resized first, aspect ratio kept.
         out_size: `(height, width)` of the labels; the image's own by default.
         windows_per_batch: Windows that the model sees at a time, also from different images.
+        small_images: Whether an image smaller than a window is enlarged, or the window cut to the image.
         tile_bytes: Size of the pieces in which the result is computed; by default it suits the device.
     """
 
@@ -55,6 +59,7 @@ class Windows(NamedTuple):
     resize: tuple[int, int] | None = None
     out_size: tuple[int, int] | None = None
     windows_per_batch: int = 4
+    small_images: SmallImages = "enlarge"
     tile_bytes: int | None = None
 
 
@@ -195,6 +200,8 @@ def _window_and_stride(windows: Windows, size: tuple[int, int]) -> tuple[tuple[i
     stride = window if windows.stride is None else _pair("stride", windows.stride)
     if stride[0] > window[0] or stride[1] > window[1]:
         raise ValueError(f"stride {stride} exceeds window {window}: pixels between windows would get no label")
+    if windows.small_images == "whole":
+        window = (min(window[0], size[0]), min(window[1], size[1]))
     return window, stride
 
 

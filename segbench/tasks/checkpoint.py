@@ -188,10 +188,12 @@ def load_task(path: str | Path, trust: str | Sequence[str] | None = None) -> Tas
     Raises:
         ValueError: If the checkpoint is none of ours, damaged, or names code that is not trusted.
     """
-    return build_task(read_checkpoint(path), path, trust)
+    return restore_task(read_checkpoint(path), path, trust)
 
 
-def build_task(checkpoint: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None) -> Task:
+def restore_task(
+    checkpoint: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None
+) -> Task:
     """Rebuilds a trained task.
 
     Args:
@@ -205,17 +207,35 @@ def build_task(checkpoint: dict[str, Any], path: str | Path, trust: str | Sequen
     Raises:
         ValueError: If weights and configuration do not fit, or the latter names code that is not trusted.
     """
-    saved = deepcopy(model_config(checkpoint))  # the parser writes into what it parses
-    check_trust(saved, path, trust)
+    task = build_task(model_config(checkpoint), path, trust)
+    check_fits(task, checkpoint, path)
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()
+
+
+def build_task(model: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None) -> Task:
+    """Builds a task as a checkpoint describes it, its weights still to be filled in.
+
+    Args:
+        model: `class_path` and `init_args`, as in YAML.
+        path: The checkpoint, for messages.
+        trust: Packages beside segbench whose classes may be built.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If the configuration is not understood, or names code that is not trusted.
+    """
+    model = deepcopy(model)  # the parser writes into what it parses
+    check_trust(model, path, trust)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     try:
-        config = parser.parse_object({"model": saved})
+        config = parser.parse_object({"model": model})
         check_classes(config.model)
         with weights_follow():
             task: Task = parser.instantiate(config).model
     except Exception as error:  # the file may hold any numbers, and any of them may be wrong
         raise ValueError(f"{path}: its model cannot be built: {error}") from error
-    check_fits(task, checkpoint, path)
-    task.load_state_dict(checkpoint["state_dict"])
-    return task.eval()
+    return task

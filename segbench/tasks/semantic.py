@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty, certainty
 from segbench.inference.dense import Dense, dense
 from segbench.inference.encoded_once import EncodedOnce
-from segbench.inference.sliding_window import WindowPrediction, Windows
+from segbench.inference.sliding_window import SmallImages, WindowPrediction, Windows
 from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
@@ -58,6 +58,8 @@ class SemanticTask(Task):
         scales: list[float] | None = None,
         flip: bool = False,
         windows_per_batch: int = 4,
+        small_images: SmallImages = "enlarge",
+        upsample_to: Literal["padded", "image"] = "padded",
         postprocess: Callable[[], PostProcessor] | None = None,
         compile: bool = False,  # noqa: A002 (the name torch gives it)
         cache_features: int = 0,
@@ -92,6 +94,10 @@ class SemanticTask(Task):
                 null for 1 alone. Segmenter's multi-scale scores take 0.5, 0.75, 1, 1.25, 1.5, 1.75 and `flip`.
             flip: In evaluation, see each scale mirrored as well.
             windows_per_batch: Windows that go through the model together.
+            small_images: What becomes in evaluation of an image with a side below the window's: "enlarge"
+                resizes it, as Segmenter does, "whole" cuts the window to it, as MMSegmentation does.
+            upsample_to: Where an image has no whole number of patches: "padded" upsamples to the padded size
+                and crops, as Segmenter does, "image" upsamples to the image's own, as MMSegmentation does.
             postprocess: Probabilities and boundaries → labels in evaluation, such as
                 `segbench.postprocess.regions.Regions`; null takes the likeliest class of every pixel. The
                 boundary is the decoder's, or without a head for it, the edges of the likeliest classes.
@@ -147,9 +153,12 @@ class SemanticTask(Task):
 
         if window is None and self.encoder.fixed_size:
             window = (img_size[0], img_size[1])
-        windows = Windows(window, stride, resize, windows_per_batch=windows_per_batch)
+        windows = Windows(
+            window, stride, resize, windows_per_batch=windows_per_batch, small_images=small_images
+        )
         self.views = Views([1.0] if scales is None else scales, flip, windows)
         augment.check_scales(self.views.scales)
+        self.upsample_to = upsample_to
         self.postprocess = None if postprocess is None else postprocess()
         if self.postprocess is not None:
             self.postprocess.check(num_classes)
@@ -188,14 +197,19 @@ class SemanticTask(Task):
             image: `(B, 3, H, W)` RGB on the 0..255 scale.
 
         Returns:
-            The prediction, and the padded size `(H', W')` to which its logits belong.
+            The prediction, and the size to which its logits are upsampled: the padded one, or the image's
+            own where `upsample_to` says so.
 
         Raises:
             ValueError: If the decoder breaks its contract.
         """
-        return self._predict(self.encoder(image) if self._encoded is None else self._encoded(image))
+        features = self.encoder(image) if self._encoded is None else self._encoded(image)
+        return self._predict(features), self._upsampled_size(features, (image.shape[-2], image.shape[-1]))
 
-    def _predict(self, features: Features) -> tuple[Prediction, tuple[int, int]]:
+    def _upsampled_size(self, features: Features, size: tuple[int, int]) -> tuple[int, int]:
+        return size if self.upsample_to == "image" else (features.image.shape[-2], features.image.shape[-1])
+
+    def _predict(self, features: Features) -> Prediction:
         features = self.necks(features)
         prediction = self.decoder(features)
         if not isinstance(prediction, Prediction):
@@ -203,7 +217,7 @@ class SemanticTask(Task):
                 f"decoder: {type(self.decoder).__name__} returns a {type(prediction).__name__}; return "
                 "segbench.types.Prediction(logits) (`segbench check-decoder` tests the rest of the contract)"
             )
-        return prediction, (features.image.shape[-2], features.image.shape[-1])
+        return prediction
 
     def logits(self, image: Tensor) -> Tensor:
         """Runs the whole image at once; see the contract."""
@@ -266,11 +280,14 @@ class SemanticTask(Task):
         """Adds up the weighted losses.
 
         Returns:
-            `loss`, and for callbacks the detached `prediction` and the `label`, padded like the image.
+            `loss`, and for callbacks the detached `prediction` and the `label`, padded like the image unless
+            logits are upsampled to its own size.
         """
-        prediction, (height, width) = self._predict(self._features(batch))
+        features = self._features(batch)
+        prediction = self._predict(features)
+        height, width = self._upsampled_size(features, (batch.label.shape[-2], batch.label.shape[-1]))
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
-        label = F.pad(batch.label, missing, value=self.ignore_index)  # as padded as the image
+        label = F.pad(batch.label, missing, value=self.ignore_index)  # as large as the logits will be
         total = torch.zeros((), device=label.device)
         for name, loss in zip(self._loss_names, self.losses, strict=True):
             value = loss(prediction, label)

@@ -192,6 +192,61 @@ def test_weights_in_the_form_of_augreg(tmp_path, resampling):
         TimmViT((32, 32), TINY, pretrained=tmp_path / "other.npz")
 
 
+def test_an_augreg_file_of_another_depth_or_with_unknown_arrays_is_refused(tmp_path):
+    source = timm.create_model(TINY, img_size=32)
+    arrays = augreg_arrays(source)
+    deeper = {k.replace("block_3/", "block_12/"): v for k, v in arrays.items() if "block_3/" in k}
+    np.savez(tmp_path / "deeper.npz", **arrays, **deeper)
+    with pytest.raises(ValueError, match=r"deeper\.npz does not fit this encoder: it has 13 blocks"):
+        TimmViT((32, 32), TINY, pretrained=tmp_path / "deeper.npz")
+    np.savez(tmp_path / "more.npz", **arrays, adapter=np.zeros(2))
+    with pytest.raises(ValueError, match=r"1 arrays unknown \['adapter'\]"):
+        TimmViT((32, 32), TINY, pretrained=tmp_path / "more.npz")
+
+
+def test_deit_and_dino_files(tmp_path):
+    deit = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32)
+    torch.save({"model": deit.state_dict()}, tmp_path / "deit.pth")  # with head and head_dist
+    encoder = TimmViT((64, 64), "deit_tiny_distilled_patch16_224", pretrained=tmp_path / "deit.pth")
+    torch.testing.assert_close(encoder.vit.dist_token, deit.dist_token)
+    torch.testing.assert_close(encoder.vit.pos_embed[:, :2], deit.pos_embed[:, :2])
+    with pytest.raises(ValueError, match=r"deit\.pth does not fit this encoder"):
+        TimmViT((32, 32), "deit_tiny_patch16_224", pretrained=tmp_path / "deit.pth")
+
+    dino = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0)  # DINO's are without head
+    torch.save(dino.state_dict(), tmp_path / "dino.pth")
+    encoder = TimmViT((32, 32), "vit_tiny_patch16_224", pretrained=tmp_path / "dino.pth")
+    torch.testing.assert_close(encoder.vit.pos_embed, dino.pos_embed)
+    # As DINO's training leaves them: two networks beside each other, the encoder named.
+    teacher = {f"backbone.{key}": value for key, value in dino.state_dict().items()}
+    teacher["head.mlp.0.weight"] = torch.zeros(3, 3)
+    student = {f"module.{key}": torch.zeros_like(value) for key, value in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, tmp_path / "training.pth")
+    encoder = TimmViT((32, 32), "vit_tiny_patch16_224", pretrained=tmp_path / "training.pth")
+    torch.testing.assert_close(encoder.vit.blocks[5].attn.qkv.weight, dino.blocks[5].attn.qkv.weight)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz"])
+def test_patches_of_another_size_are_resampled(tmp_path, suffix):
+    source, path = timm.create_model(TINY, img_size=64), tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source.state_dict(), path)
+    else:
+        np.savez(path, **augreg_arrays(source))
+    encoder = TimmViT((64, 64), TINY, pretrained=path, patch_size=8)
+    assert encoder.info.grid == (8, 8)
+    assert encoder.info.strides == (8,)
+    assert encoder.vit.pos_embed.shape == (1, 65, 192)
+    # What a patch embedding sees in an image is what the smaller one sees in the image made smaller.
+    image = torch.randn(1, 3, 4, 4)
+    large = F.interpolate(image, scale_factor=4, mode="bicubic", antialias=True)
+    small = F.interpolate(image, scale_factor=2, mode="bicubic", antialias=True)
+    expected, found = source.patch_embed.proj(large).flatten(), encoder.vit.patch_embed.proj(small).flatten()
+    assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.9
+    with pytest.raises(ValueError, match="patch_size must be at least 1"):
+        TimmViT((64, 64), TINY, patch_size=0)
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     path = tmp_path / "small.pth"
     torch.save(timm.create_model("vit_small_patch16_224").state_dict(), path)

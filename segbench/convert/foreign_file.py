@@ -1,0 +1,83 @@
+"""Files of other code bases, read without running anything from them."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def read_foreign(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of another code base.
+
+    Tensors are mapped, not read: what is never looked at, such as the optimiser's state, costs no memory.
+
+    Args:
+        path: A file that `torch.save` wrote.
+
+    Returns:
+        Its content: tensors and plain values only.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, is damaged, or would have to run code to be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 are none, and cannot be mapped
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except PermissionError:
+        raise
+    except Exception as error:  # a file of another kind makes the unpickler stumble in any way
+        raise ValueError(_refusal(path, error, mapped)) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, where a checkpoint is a dictionary")
+    return content
+
+
+def weights(content: dict[str, Any], name: str, path: Path) -> dict[str, Tensor]:
+    """Takes the weights out of a checkpoint.
+
+    Args:
+        content: From `read_foreign`.
+        name: Under which key they lie there.
+        path: For the message.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        ValueError: If there are none, or something else is among them.
+    """
+    found = content.get(name)
+    if not isinstance(found, dict) or not found:
+        there = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+        raise ValueError(f"{path} has no weights under '{name}'; there is {there}")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{path}: {key} under '{name}' is {kind}, where weights are expected")
+    return dict(found)
+
+
+def _refusal(path: Path, error: Exception, mapped: bool) -> str:
+    """Says in one line why a file was not read."""
+    code = re.search(r"GLOBAL ([\w.]+)|(?:class|global|type|function)\W+([\w]+(?:\.\w+)+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and code:
+        return (
+            f"{path} holds more than tensors and plain values ({code[1] or code[2]}): reading it would run"
+            ' code from it. If you trust the file, take out what is needed where it was made: python -c "import'
+            " torch; c = torch.load('OLD', weights_only=False); torch.save({k: c[k] for k in ('model',"
+            " 'state_dict') if k in c}, 'PLAIN')\""
+        )
+    if mapped:
+        return f"{path} is a zip archive, but no checkpoint in it can be read; was it saved by torch.save?"
+    with path.open("rb") as file:
+        begins_as_zip = file.read(4) == b"PK\x03\x04"
+    if begins_as_zip:
+        return f"{path} is cut off: its end is missing; copy or download it again"
+    return f"{path} is damaged, or no checkpoint: torch.load cannot read it"

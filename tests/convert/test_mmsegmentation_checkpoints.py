@@ -1,0 +1,215 @@
+"""Checkpoints of MMSegmentation, and of the MeanShifter's fork, compute in segbench what they compute there."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from reference import foreign_mmsegmentation
+from reference.foreign_mmsegmentation import EncoderDecoder, normalized
+from reference.slow_windows import shrink_or_grow
+
+import segbench
+from segbench.__main__ import main
+from segbench.inference import sliding_window
+from segbench.necks.mean_shift import MeanShift
+from segbench.tasks.checkpoint import model_config, read_checkpoint
+from segbench.types import Batch
+
+TOLERANCE = {"rtol": 0, "atol": 2e-5}
+SIZES = [(64, 64), (80, 112), (70, 101), (37, 50), (41, 200)]  # padded, below the window, in one side alone
+
+
+def photograph(height, width):
+    generator = torch.Generator().manual_seed(height * width)
+    coarse = torch.rand(1, 3, 7, 9, generator=generator) * 255
+    image = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255)
+    return (image + 20 * torch.rand(image.shape, generator=generator)).clamp(0, 255)
+
+
+def converted(folder, model, version="0.x", *more):
+    path, out = model.save(folder / "latest.pth", version), folder / "converted.ckpt"
+    main(["convert", str(path), "--source", "mmsegmentation", "--out", str(out), *more])
+    return out
+
+
+def windowed(task, image):
+    options = {"window": task.window, "stride": task.stride, "resize": task.resize}
+    with torch.inference_mode():
+        return sliding_window.logits(image, task._window_prediction, **options, small_images=task.small_images)
+
+
+def of_reference(model, image, resize=None, stride=None):
+    seen = normalized(shrink_or_grow(image, *resize) if resize else image)
+    stride = stride or (model.crop[0] - 16, model.crop[1] - 16)
+    with torch.inference_mode():
+        return foreign_mmsegmentation.slide(model, seen, model.crop, stride, tuple(image.shape[2:]))[None]
+
+
+def check_labels(labels, logits):
+    best, second = logits.topk(2, 1).values.unbind(1)
+    sure = best - second > 1e-4  # equal ones may fall either way
+    assert sure.float().mean() > 0.99
+    assert torch.equal(labels[sure].long(), logits.argmax(1)[sure])
+
+
+KINDS = {
+    "linear": ({"head": "linear"}, "0.x"),
+    "mask": ({"head": "mask"}, "1.x"),
+    "mean shift": ({"head": "mean shift"}, "0.x"),
+    "mean shift, patches of 8": ({"head": "mean shift", "patch": 8, "crop": (32, 32), "iterations": 3}, "1.x"),
+    "mask, oblong grid": ({"head": "mask", "crop": (64, 96)}, "0.x"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_whole_and_in_windows(tmp_path, kind):
+    options, version = KINDS[kind]
+    model = EncoderDecoder(**options).eval()
+    task = segbench.load(converted(tmp_path, model, version))
+    assert task.window == model.crop
+    assert task.stride == (model.crop[0] - 16, model.crop[1] - 16)
+    assert task.resize == (300, 90)
+    assert task.class_names == [f"kind {index}" for index in range(5)]
+    assert task.palette[4] == [4, 7, 9]
+    for size in SIZES:
+        image = photograph(*size)
+        with torch.inference_mode():
+            torch.testing.assert_close(task.logits(image), model(normalized(image)), **TOLERANCE)
+        for resize in (None, (300, 90)):
+            task.resize = resize
+            expected = of_reference(model, image, resize)
+            torch.testing.assert_close(windowed(task, image), expected, **TOLERANCE)
+            check_labels(task.segment(image), expected)
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory):
+    model = EncoderDecoder("mask").eval()
+    return model, segbench.load(converted(tmp_path_factory.mktemp("mask"), model))
+
+
+def epsilon(part):
+    def step(task):
+        for module in getattr(task, part).modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.eps = 1e-5 if part == "encoder" else 1e-6
+
+    return step
+
+
+def transpose(name):
+    def step(task):
+        projection = getattr(task.decoder, name).data
+        projection.copy_(projection.t().clone())
+
+    return step
+
+
+TRAPS = {
+    "epsilon of the backbone": (epsilon("encoder"), (64, 64)),
+    "epsilon of the head": (epsilon("decoder"), (64, 64)),
+    "bilinear": (lambda task: setattr(task.encoder.vit, "pos_embed_resampling", "bilinear"), (37, 50)),
+    "antialias": (
+        lambda task: setattr(task.encoder.vit, "pos_embed_resampling", "bicubic-antialias"),
+        (37, 50),
+    ),
+    "padded": (lambda task: setattr(task, "upsample_to", "padded"), (37, 50)),
+    "enlarged": (lambda task: setattr(task, "small_images", "enlarge"), (41, 200)),
+    "stride": (lambda task: setattr(task, "stride", (64, 64)), (80, 200)),
+    "patch_proj": (transpose("proj_patch"), (64, 64)),
+    "classes_proj": (transpose("proj_classes"), (64, 64)),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_every_trap_shows(mask, trap):
+    (model, converted_task), (step, size) = mask, TRAPS[trap]
+    task, image = deepcopy(converted_task), photograph(*size)
+    task.resize = None
+    expected = of_reference(model, image)
+    torch.testing.assert_close(windowed(task, image), expected, **TOLERANCE)
+    step(task)
+    assert (windowed(task, image) - expected).abs().max() > 4e-5
+
+
+@pytest.mark.parametrize("version", ["0.x", "1.x"])
+def test_training_goes_on_as_there(tmp_path, version):
+    said = model_config(read_checkpoint(converted(tmp_path, EncoderDecoder("mask"), version)))["init_args"]
+    sgd = {"lr": 0.002, "momentum": 0.8, "weight_decay": 0.0, "nesterov": False}
+    assert said["optimizer"] == {"class_path": "torch.optim.SGD", "init_args": sgd}
+    assert said["schedule"]["init_args"] == {"power": 0.7, "min_lr": 0.0003}
+    assert said["decoder"]["init_args"]["dropout"] == 0.0
+    assert said["decoder"]["init_args"]["drop_path_rate"] == 0.1
+    assert said["losses"][0]["init_args"] == {"mean_over": "all"}
+
+
+def test_the_loss_sees_the_unpadded_size(mask):
+    """Labels of a crop that is no whole number of patches are not padded, as logits are not."""
+    model, task = mask[0], deepcopy(mask[1])
+    image, label = photograph(70, 101), torch.randint(0, 5, (1, 70, 101))
+    label[0, :10] = 255
+    task.log = lambda *_, **__: None
+    with torch.inference_mode():
+        found = task.training_step(Batch(image, label, ("one",)), 0)
+        logits = model(normalized(image))
+        expected = torch.nn.functional.cross_entropy(logits, label, ignore_index=255, reduction="sum") / (
+            70 * 101
+        )
+    assert found["label"].shape == (1, 70, 101)
+    torch.testing.assert_close(found["loss"], expected, rtol=1e-5, atol=0)
+
+
+def test_without_configuration_what_was_published_is_taken_and_said(tmp_path, capsys):
+    model = EncoderDecoder("mask", layers=1).eval()
+    task = segbench.load(converted(tmp_path, model, "plain"))
+    assert "no configuration in the file" in capsys.readouterr().out
+    assert (task.window, task.stride, task.resize) == ((64, 64), (32, 32), (256, 64))
+    image = photograph(70, 101)
+    with torch.inference_mode():
+        torch.testing.assert_close(task.logits(image), model(normalized(image)), **TOLERANCE)
+
+
+def test_iterations_of_mean_shift_must_come_from_somewhere(tmp_path, capsys):
+    model = EncoderDecoder("mean shift", layers=1)
+    with pytest.raises(SystemExit):
+        converted(tmp_path, model, "plain")
+    assert "give it by --neck_iterations N or --config FILE" in capsys.readouterr().err
+    assert not (tmp_path / "converted.ckpt").exists()
+    task = segbench.load(converted(tmp_path, model, "plain", "--neck_iterations", "3"))
+    (neck,) = task.necks
+    assert isinstance(neck, MeanShift)
+    assert neck.iterations == 3
+    (tmp_path / "converted.ckpt").unlink()
+    (tmp_path / "resolved.py").write_text(model.config("0.x"))
+    task = segbench.load(converted(tmp_path, model, "plain", "--config", str(tmp_path / "resolved.py")))
+    assert task.necks[0].iterations == 2
+
+
+def test_an_early_head_with_a_classifier_it_never_used(tmp_path, capsys):
+    model = EncoderDecoder("mask", layers=1)
+    model.decode_head.conv_seg = torch.nn.Conv2d(192, 5, 1)
+    converted(tmp_path, model)
+    assert "decode_head.conv_seg.weight, decode_head.conv_seg.bias: a classifier" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("num_heads=3,", "num_heads=6,", "num_heads is 6; known here is 3"),
+        ("interpolate_mode='bicubic'", "interpolate_mode='nearest'", "interpolate_mode is 'nearest'"),
+        ("to_rgb=True", "to_rgb=False", "to_rgb is False"),
+        ("num_classes=5", "num_classes=150", "decodes 5 classes, but its configuration says 150"),
+        ("img_size=(64, 64)", "img_size=(64, 96)", "no grid of 4×6"),
+        ("norm_cfg = dict(", "_base_ = ['other.py']\nnorm_cfg = dict(", "builds on other files"),
+        ("model = dict(", "model = = dict(", "configuration is not understood"),
+    ],
+)
+def test_what_the_weights_do_not_show_is_read_from_the_configuration(tmp_path, capsys, before, after, message):
+    model = EncoderDecoder("linear", layers=1)
+    (tmp_path / "resolved.py").write_text(model.config("0.x").replace(before, after, 1))
+    with pytest.raises(SystemExit):
+        converted(tmp_path, model, "0.x", "--config", str(tmp_path / "resolved.py"))
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "converted.ckpt").exists()
