@@ -33,9 +33,13 @@ def converted(folder, model, version="0.x", *more):
 
 
 def windowed(task, image):
-    options = {"window": task.window, "stride": task.stride, "resize": task.resize}
     with torch.inference_mode():
-        return sliding_window.logits(image, task._window_prediction, **options, small_images=task.small_images)
+        return sliding_window.logits(image, task._window_prediction, task.views.windows)
+
+
+def change(task, **options):
+    """Other windows in evaluation."""
+    task.views = task.views._replace(windows=task.views.windows._replace(**options))
 
 
 def of_reference(model, image, resize=None, stride=None):
@@ -66,9 +70,9 @@ def test_agrees_whole_and_in_windows(tmp_path, kind):
     options, version = KINDS[kind]
     model = EncoderDecoder(**options).eval()
     task = segbench.load(converted(tmp_path, model, version))
-    assert task.window == model.crop
-    assert task.stride == (model.crop[0] - 16, model.crop[1] - 16)
-    assert task.resize == (300, 90)
+    assert task.views.windows.window == model.crop
+    assert task.views.windows.stride == (model.crop[0] - 16, model.crop[1] - 16)
+    assert task.views.windows.resize == (300, 90)
     assert task.class_names == [f"kind {index}" for index in range(5)]
     assert task.palette[4] == [4, 7, 9]
     for size in SIZES:
@@ -76,7 +80,7 @@ def test_agrees_whole_and_in_windows(tmp_path, kind):
         with torch.inference_mode():
             torch.testing.assert_close(task.logits(image), model(normalized(image)), **TOLERANCE)
         for resize in (None, (300, 90)):
-            task.resize = resize
+            change(task, resize=resize)
             expected = of_reference(model, image, resize)
             torch.testing.assert_close(windowed(task, image), expected, **TOLERANCE)
             check_labels(task.segment(image), expected)
@@ -114,8 +118,8 @@ TRAPS = {
         (37, 50),
     ),
     "padded": (lambda task: setattr(task, "upsample_to", "padded"), (37, 50)),
-    "enlarged": (lambda task: setattr(task, "small_images", "enlarge"), (41, 200)),
-    "stride": (lambda task: setattr(task, "stride", (64, 64)), (80, 200)),
+    "enlarged": (lambda task: change(task, small_images="enlarge"), (41, 200)),
+    "stride": (lambda task: change(task, stride=(64, 64)), (80, 200)),
     "patch_proj": (transpose("proj_patch"), (64, 64)),
     "classes_proj": (transpose("proj_classes"), (64, 64)),
 }
@@ -125,7 +129,7 @@ TRAPS = {
 def test_every_trap_shows(mask, trap):
     (model, converted_task), (step, size) = mask, TRAPS[trap]
     task, image = deepcopy(converted_task), photograph(*size)
-    task.resize = None
+    change(task, resize=None)
     expected = of_reference(model, image)
     torch.testing.assert_close(windowed(task, image), expected, **TOLERANCE)
     step(task)
@@ -163,7 +167,11 @@ def test_without_configuration_what_was_published_is_taken_and_said(tmp_path, ca
     model = EncoderDecoder("mask", layers=1).eval()
     task = segbench.load(converted(tmp_path, model, "plain"))
     assert "no configuration in the file" in capsys.readouterr().out
-    assert (task.window, task.stride, task.resize) == ((64, 64), (32, 32), (256, 64))
+    assert (task.views.windows.window, task.views.windows.stride, task.views.windows.resize) == (
+        (64, 64),
+        (32, 32),
+        (256, 64),
+    )
     image = photograph(70, 101)
     with torch.inference_mode():
         torch.testing.assert_close(task.logits(image), model(normalized(image)), **TOLERANCE)

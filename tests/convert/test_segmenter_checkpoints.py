@@ -36,9 +36,13 @@ def converted(folder, model, *more, **dataset_kwargs):
 
 
 def windowed(task, image):
-    options = {"window": task.window, "stride": task.stride, "resize": task.resize}
     with torch.inference_mode():
-        return sliding_window.logits(image, task._window_prediction, **options, small_images=task.small_images)
+        return sliding_window.logits(image, task._window_prediction, task.views.windows)
+
+
+def change(task, **options):
+    """Other windows in evaluation."""
+    task.views = task.views._replace(windows=task.views.windows._replace(**options))
 
 
 def of_reference(model, image, window=64, stride=32, resize=None):
@@ -70,21 +74,21 @@ def test_agrees_whole_and_in_windows(tmp_path, kind):
     model = Segmenter(**KINDS[kind]).eval()
     crop = model.crop[0]
     task = segbench.load(converted(tmp_path, model, dataset="other", crop_size=crop))
-    assert task.window == (crop, crop)
-    assert task.stride == (max(1, crop - 32),) * 2
-    assert task.resize == (4 * crop, crop)  # no dataset of Segmenter's
+    assert task.views.windows.window == (crop, crop)
+    assert task.views.windows.stride == (max(1, crop - 32),) * 2
+    assert task.views.windows.resize == (4 * crop, crop)  # no dataset of Segmenter's
     for size in SIZES:
         image = photograph(*size)
         with torch.inference_mode():
             torch.testing.assert_close(task.logits(image), model(model.normalized(image)), **TOLERANCE)
-        expected = of_reference(model, image, crop, max(1, crop - 32), task.resize)
+        expected = of_reference(model, image, crop, max(1, crop - 32), task.views.windows.resize)
         torch.testing.assert_close(windowed(task, image), expected, **TOLERANCE)
         check_labels(task.segment(image), expected)
 
 
 def test_logits_are_averaged_then_resized_then_softmaxed_then_averaged_over_views(mask):
     model, task = mask[0], deepcopy(mask[1])
-    task.scales, task.flip = [0.5, 1.0], True
+    task.views = task.views._replace(scales=[0.5, 1.0], flip=True)
     image, window, stride = photograph(70, 101), 64, 32
     views, flips = [], []
     for scale in (0.5, 1.0):
@@ -122,9 +126,9 @@ TRAPS = {  # what steps into it, the image that shows it, and the limits to whic
     "bicubic": (lambda task: setattr(task.encoder.vit, "pos_embed_resampling", "bicubic"), (80, 112), None),
     "pixels": (lambda task: task.encoder.pixel_mean.sub_(4), (64, 64), None),
     "cropped": (lambda task: setattr(task, "upsample_to", "image"), (70, 101), None),
-    "stride": (lambda task: setattr(task, "stride", (64, 64)), (80, 112), None),
-    "small": (lambda task: setattr(task, "small_images", "whole"), (37, 50), None),
-    "resize": (lambda task: setattr(task, "resize", None), (80, 112), (256, 64)),
+    "stride": (lambda task: change(task, stride=(64, 64)), (80, 112), None),
+    "small": (lambda task: change(task, small_images="whole"), (37, 50), None),
+    "resize": (lambda task: change(task, resize=None), (80, 112), (256, 64)),
 }
 
 
@@ -132,9 +136,9 @@ TRAPS = {  # what steps into it, the image that shows it, and the limits to whic
 def test_every_trap_shows(mask, trap):
     (model, converted_task), (step, size, resize) = mask, TRAPS[trap]
     task, image = deepcopy(converted_task), photograph(*size)
-    task.resize = resize
+    change(task, resize=resize)
     if trap in {"bicubic", "cropped"}:
-        task.window = task.stride = None  # the image in one piece, which no window of the grid's size is
+        change(task, window=None, stride=None)  # the image in one piece, which no window of the grid's size is
         with torch.inference_mode():
             expected = model(model.normalized(image))
     else:
