@@ -4,13 +4,13 @@ from copy import deepcopy
 
 import pytest
 import torch
+from convert.test_segmenter_checkpoints import change, check_labels, photograph, windowed
 from reference import foreign_mmsegmentation
 from reference.foreign_mmsegmentation import EncoderDecoder, normalized
 from reference.slow_windows import shrink_or_grow
 
 import segbench
 from segbench.__main__ import main
-from segbench.inference import sliding_window
 from segbench.necks.mean_shift import MeanShift
 from segbench.tasks.checkpoint import model_config, read_checkpoint
 from segbench.types import Batch
@@ -19,27 +19,10 @@ TOLERANCE = {"rtol": 0, "atol": 2e-5}
 SIZES = [(64, 64), (80, 112), (70, 101), (37, 50), (41, 200)]  # padded, below the window, in one side alone
 
 
-def photograph(height, width):
-    generator = torch.Generator().manual_seed(height * width)
-    coarse = torch.rand(1, 3, 7, 9, generator=generator) * 255
-    image = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 255)
-    return (image + 20 * torch.rand(image.shape, generator=generator)).clamp(0, 255)
-
-
 def converted(folder, model, version="0.x", *more):
     path, out = model.save(folder / "latest.pth", version), folder / "converted.ckpt"
     main(["convert", str(path), "--source", "mmsegmentation", "--out", str(out), *more])
     return out
-
-
-def windowed(task, image):
-    with torch.inference_mode():
-        return sliding_window.logits(image, task._window_prediction, task.views.windows)
-
-
-def change(task, **options):
-    """Other windows in evaluation."""
-    task.views = task.views._replace(windows=task.views.windows._replace(**options))
 
 
 def of_reference(model, image, resize=None, stride=None):
@@ -47,13 +30,6 @@ def of_reference(model, image, resize=None, stride=None):
     stride = stride or (model.crop[0] - 16, model.crop[1] - 16)
     with torch.inference_mode():
         return foreign_mmsegmentation.slide(model, seen, model.crop, stride, tuple(image.shape[2:]))[None]
-
-
-def check_labels(labels, logits):
-    best, second = logits.topk(2, 1).values.unbind(1)
-    sure = best - second > 1e-4  # equal ones may fall either way
-    assert sure.float().mean() > 0.99
-    assert torch.equal(labels[sure].long(), logits.argmax(1)[sure])
 
 
 KINDS = {
