@@ -1,126 +1,241 @@
-"""`segbench segment`: photographs in; label maps, colours and overlays out."""
+"""`segbench segment`: photographs and videos in; label maps, colours, overlays and areas out."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segbench.device import Device, choose_device
 from segbench.postprocess.base import PostProcessor
 
-POSITIONAL = {"images": {"nargs": "+", "type": Path, "help": "Photographs, or folders of photographs."}}
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress
+
+    from segbench.labelling.labeller import Labeller
+    from segbench.labelling.record import Record
+    from segbench.labelling.writing import Look
+    from segbench.tasks.base import Task
+
+
+def _flag(text: str, default: bool | None = False) -> dict[str, Any]:
+    """Describes an option that may stand without a value."""
+    return {"type": bool | None, "nargs": "?", "const": True, "default": default, "help": text}
+
+
+POSITIONAL = {
+    "images": {
+        "nargs": "+",
+        "type": Path,
+        "help": "Photographs, folders of them, patterns such as 'photographs/**/*.jpg', and videos.",
+    },
+    "--flip": _flag("See each scale mirrored as well; false where the checkpoint does.", None),
+    "--probabilities": _flag("Also write NAME_probabilities.npz; see the README for its size."),
+    "--boundary": _flag("Also write NAME_boundary.png."),
+    "--frames": _flag("Also write the labels of each frame of a video."),
+    "--overwrite": _flag("Label all anew, and write over what is in --out."),
+}
 
 
 def segment(
     images: list[Path],
     checkpoint: Path,
     out: Path,
-    window: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
-    opacity: float = 0.5,
-    device: Device = "auto",
+    window: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
+    scales: float | list[float] | None = None,
+    flip: bool | None = None,
     postprocess: PostProcessor | None = None,
+    batch_size: int = 4,
+    probabilities: bool = False,
+    boundary: bool = False,
+    frames: bool = False,
+    opacity: float = 0.5,
+    overwrite: bool = False,
+    device: Device = "auto",
     trust: str | list[str] | None = None,
 ) -> None:
     """Labels photographs of any size with the checkpoint's own classes and colours.
 
+    What is complete in `out`, of the same photograph, checkpoint and options, is left as it is: after a kill
+    the same command goes on.
+
     Args:
-        images: Photographs, or folders of photographs.
+        images: Photographs, folders of photographs, patterns, and videos.
         checkpoint: A checkpoint of `segbench fit`, or a safetensors file or folder of `segbench export`.
-        out: Folder for NAME.png (class indices), NAME_color.png and NAME_overlay.png.
-        window: Height and width of sliding windows, instead of those of training.
+        out: Folder for NAME.png (classes, as a palette PNG), NAME_color.png, NAME_overlay.png and areas.csv
+            (pixels of each class in each photograph); of a video NAME_overlay.mp4 and NAME_areas.csv. Its
+            segment.jsonl says what was made of what.
+        window: Side, or height and width, of sliding windows, instead of those of training. Large photographs
+            need one where the checkpoint has none.
         stride: Step between windows.
-        opacity: Share of the colours in the overlay, from 0 to 1.
-        device: Where to compute; auto takes a GPU where there is one.
+        scales: Factors of its size at which an image is seen, the probabilities averaged; instead of the
+            checkpoint's own.
+        flip: See each scale mirrored as well.
         postprocess: Class that makes labels of probabilities, such as segbench.postprocess.regions.Regions, in
             place of the checkpoint's own.
+        batch_size: Photographs of one size, or frames, that are labelled together; those with probabilities,
+            boundary or post-processing are labelled one by one.
+        probabilities: Also write NAME_probabilities.npz: `probabilities` (K, H, W) float16 and `class_names`.
+            Takes 6 bytes of memory for each class and pixel of a photograph.
+        boundary: Also write NAME_boundary.png, 255 for a certain boundary: that of the boundary head, or
+            without one the edges of the likeliest classes. Takes 4 bytes for each class and pixel.
+        frames: Also write the labels of each frame of a video, NAME_frames/000000.png and so on.
+        opacity: Share of the colours in the overlay, from 0 to 1.
+        overwrite: Label all anew, and write over what is in `out`.
+        device: Where to compute; auto takes a GPU where there is one.
         trust: Packages beside segbench whose classes may be built from the checkpoint.
 
     Raises:
-        ValueError: If there is nothing to label, or the checkpoint is none.
-        SystemExit: With status 1 if some photographs could not be read; the others are done.
+        ValueError: If there is nothing to label, the checkpoint is none, or `out` holds something else.
+        SystemExit: With status 1 if something could not be read or labelled; the rest is done. With 130 after
+            an interrupt.
     """
     import sys
 
-    import torch
-    from rich.progress import track
-
     import segbench
-    from segbench.data.files import read_image
-    from segbench.functional import pictures
+    from segbench.labelling import inputs, record, writing
+    from segbench.labelling.labeller import Labeller
+    from segbench.labelling.photographs import label_photographs
 
-    files = _find(images, out)
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    found = inputs.find(images, out, record.written_files(out))
     place = choose_device(device)
     task = segbench.load(checkpoint, trust).to(place)
     if postprocess is not None:
         postprocess.check(task.num_classes)
         task.postprocess = postprocess
-    out.mkdir(parents=True, exist_ok=True)
-    unreadable = []
-    for name, file in track(files.items(), description="segment"):
+    _set_views(task, window, stride, scales, flip, batch_size)
+    one_by_one = probabilities or boundary or task.postprocess is not None
+    labeller = Labeller(task, place, probabilities, boundary)
+    look = writing.Look(task.class_names, task.palette, opacity)
+    options = {
+        "checkpoint": record.checkpoint_digest(checkpoint)[:16],
+        **_described(task),
+        "probabilities": probabilities,
+        "boundary": boundary,
+        "frames": frames,
+        "opacity": opacity,
+    }
+    problems = list(found.closed)
+    with record.open_record(out, found.files, options, overwrite) as made:
+        todo = [file for file in found.files if not made.is_done(file)]
+        before = len(found.files) - len(todo)
         try:
-            image = read_image(file)
-        except (ValueError, OSError) as error:
-            unreadable.append(str(error))
-            continue
-        with torch.inference_mode():
-            batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(place)
-            labels = task.segment(batch, window=window, stride=stride)[0].cpu().numpy()
-        colors = pictures.colorize(labels, task.palette)
-        indices = pictures.index_image(labels, task.num_classes)
-        drawn = (indices, colors, pictures.overlay(image, colors, opacity))
-        for output, picture in zip(_outputs(name), drawn, strict=True):
-            pictures.write_png(str(out / output), picture)
-    print(f"{len(files) - len(unreadable)} of {len(files)} photographs are in {out}")
-    for line in unreadable:
-        print(f"segbench: skipped: {line}", file=sys.stderr)
-    if unreadable:
+            with _progress(hidden=not todo) as progress:
+                photographs = [file for file in todo if not inputs.is_video(file)]
+                size = 1 if one_by_one else batch_size
+                problems += label_photographs(
+                    photographs, made, labeller, look, size, overwrite, _advancing(progress, photographs)
+                )
+                for file in filter(inputs.is_video, todo):
+                    problems += _label_video(file, made, labeller, look, size, frames, progress)
+        except KeyboardInterrupt:
+            print("segbench: stopped; the same command goes on from here", file=sys.stderr)
+            raise SystemExit(130) from None
+        finally:
+            writing.write_areas(out, sorted(made.done.items()), task.class_names)
+        complete = sum(map(made.is_done, found.files))
+    kept = f", {before} of them from before" if before else ""
+    what = "files" if any(map(inputs.is_video, found.files)) else "photographs"
+    print(f"{complete} of {len(found.files)} {what} are in {out}{kept}")
+    for line in problems:
+        print(f"segbench: skipped: {_printable(line)}", file=sys.stderr)
+    if problems:
         raise SystemExit(1)
 
 
-def _find(images: list[Path], out: Path) -> dict[str, Path]:
-    """Lists photographs by the name of their outputs.
+def _set_views(
+    task: "Task",
+    window: int | tuple[int, int] | None,
+    stride: int | tuple[int, int] | None,
+    scales: float | list[float] | None,
+    flip: bool | None,
+    batch_size: int,
+) -> None:
+    """Puts other windows and views in place of the checkpoint's own, where given."""
+    from segbench.inference.augment import check_scales
+    from segbench.inference.sliding_window import check_windows
 
-    Args:
-        images: Photographs, or folders of photographs.
-        out: Where outputs go; what lies there already is no photograph.
-
-    Returns:
-        Each photograph by a name of its own: two of one name are told apart by a number.
-
-    Raises:
-        ValueError: If there is none, or an output would replace one of them.
-    """
-    from segbench.data.files import SUFFIXES
-
-    files: list[Path] = []
-    for path in images:
-        if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            shown = (file for file in inside if not file.name.startswith("."))
-            own = out.resolve() if out.resolve() != path.resolve() else None  # of an earlier call
-            files.extend(sorted(file for file in shown if own not in file.resolve().parents))
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ValueError(f"there is no photograph {path}")
-    if not files:
-        raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, images))}")
-    photographs = {file.resolve() for file in files}
-    named: dict[str, Path] = {}
-    taken: set[str] = set()
-    for file in files:
-        name, number = file.stem, 1
-        while taken & set(_outputs(name)):
-            number += 1
-            name = f"{file.stem}-{number}"
-        taken.update(_outputs(name))
-        named[name] = file
-    for output in sorted(taken):
-        if (out / output).resolve() in photographs:
-            raise ValueError(f"{out / output} is a photograph and would be written over; give another --out")
-    return named
+    windows = task.views.windows
+    if window is not None or stride is not None:
+        windows = windows._replace(window=windows.window if window is None else window, stride=stride)
+    check_windows(windows)
+    # Images that are seen whole are windows as well.
+    windows = windows._replace(windows_per_batch=max(windows.windows_per_batch, batch_size))
+    given = task.views.scales if scales is None else [scales] if isinstance(scales, (int, float)) else scales
+    check_scales(given)
+    task.views = task.views._replace(
+        scales=given, flip=task.views.flip if flip is None else flip, windows=windows
+    )
 
 
-def _outputs(name: str) -> tuple[str, str, str]:
-    """Names the files that a photograph leads to: class indices, colours, overlay."""
-    return f"{name}.png", f"{name}_color.png", f"{name}_overlay.png"
+def _described(task: "Task") -> dict[str, Any]:
+    """Lists what decides on the labels beside the weights, for the record."""
+    import json
+
+    windows = task.views.windows._asdict()
+    speed = {"windows_per_batch", "tile_bytes"}
+    options = {key: value for key, value in windows.items() if key not in speed}
+    options |= {"scales": list(task.views.scales), "flip": task.views.flip, "postprocess": None}
+    if task.postprocess is not None:
+        kind = type(task.postprocess)
+        arguments = json.dumps(
+            vars(task.postprocess), sort_keys=True, default=lambda value: type(value).__name__
+        )
+        options["postprocess"] = f"{kind.__module__}.{kind.__qualname__} {arguments}"
+    return options
+
+
+def _progress(hidden: bool) -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), disable=hidden)
+
+
+def _advancing(progress: "Progress", photographs: list[Path]) -> "Callable[[], None]":
+    """Shows a bar, if there is anything to do, and says how it is moved on."""
+    if not photographs:
+        return lambda: None
+    bar = progress.add_task("photographs", total=len(photographs))
+    return lambda: progress.advance(bar)
+
+
+def _label_video(
+    path: Path,
+    made: "Record",
+    labeller: "Labeller",
+    look: "Look",
+    batch_size: int,
+    frames: bool,
+    progress: "Progress",
+) -> list[str]:
+    """Labels a video, and returns one line if it could not be."""
+    import sys
+
+    from segbench.labelling.labeller import Labeller
+    from segbench.labelling.video import label_video
+
+    bar = progress.add_task("frames", total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.update(bar, completed=done, total=max(done, total) if total else None)
+
+    plain = Labeller(labeller.task, labeller.device)  # probabilities are for photographs
+    try:
+        files, note = label_video(path, made.out, made.name_of(path), plain, look, batch_size, frames, advance)
+    except ValueError as error:
+        return [str(error)]
+    if note:
+        print(f"segbench: note: {_printable(note)}", file=sys.stderr)
+    made.add(path, files, None)
+    return []
+
+
+def _printable(text: str) -> str:
+    """Spells out what a terminal would obey, or could not show."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -98,7 +98,10 @@ def decode_image(path: Path, data: bytes) -> NDArray[np.uint8]:
 
 def decode_colors(path: Path, data: bytes, flags: int) -> NDArray[np.uint8]:
     """Does the same in any of OpenCV's ways that give three channels."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # more pixels than it accepts, say
+        image = None
     if image is None or not _is_whole(path, data):
         raise ValueError(f"{path} is damaged or cut short, or no picture: copy it anew, or take it away")
     return np.asarray(image, np.uint8)

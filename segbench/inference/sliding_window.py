@@ -190,6 +190,18 @@ def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = Fals
         yield Mosaic(cells, rows, columns)
 
 
+def check_windows(windows: Windows) -> None:
+    """Refuses windows that no image can be cut into, before one is at hand.
+
+    Args:
+        windows: As in `segment`.
+
+    Raises:
+        ValueError: If window and stride are not positive, or do not fit each other.
+    """
+    _window_and_stride(windows, (1, 1))
+
+
 def _window_and_stride(windows: Windows, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Fills in what was left out, for an image of `size`."""
     if windows.window is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import lightning as L
 from torch import Tensor, nn
 
+from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty
 from segbench.inference.dense import Dense
 from segbench.metrics.split import SplitScores
@@ -22,6 +23,7 @@ class Task(L.LightningModule, ABC):
         palette: `K` RGB colours.
         counts: What evaluation counted, by split (`val`, `test`).
         cache_features: Views of each training image that training takes from the feature cache; 0 for none.
+        views: How often, and in which windows, an image is seen in evaluation.
         postprocess: What makes labels of probabilities in evaluation; None takes the likeliest class.
     """
 
@@ -31,6 +33,7 @@ class Task(L.LightningModule, ABC):
     palette: list[list[int]]
     counts: dict[str, SplitScores]
     cache_features: int = 0
+    views: Views
     postprocess: PostProcessor | None
 
     @abstractmethod
@@ -112,4 +115,15 @@ class Task(L.LightningModule, ABC):
 
         Yields:
             Class and boundary probabilities of one image after the other, before any post-processing.
+        """
+
+    @abstractmethod
+    def decide(self, found: Dense) -> Tensor:
+        """Labels one image by its probabilities, post-processing included.
+
+        Args:
+            found: Of `dense`.
+
+        Returns:
+            Labels `(H, W)`: those of `segment`, save where two classes are as likely but for rounding.
         """

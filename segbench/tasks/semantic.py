@@ -228,8 +228,7 @@ class SemanticTask(Task):
     ) -> Tensor:
         """Labels every pixel as in evaluation; see the contract."""
         if self.postprocess is not None:
-            found = self.dense(image, window, stride)
-            return torch.stack([_postprocessed(one, self.postprocess) for one in found])
+            return torch.stack([self.decide(found) for found in self.dense(image, window, stride)])
         return augment.segment(image, self._window_prediction, self._views(window, stride))
 
     def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
@@ -243,6 +242,15 @@ class SemanticTask(Task):
         """Computes probabilities as in evaluation; see the contract."""
         views = self._views(window, stride)
         return dense(image, self._window_prediction_and_boundary, self.num_classes, views)
+
+    def decide(self, found: Dense) -> Tensor:
+        """Labels one image by its probabilities; see the contract."""
+        probabilities, boundary = found
+        if self.postprocess is None:
+            return probabilities.argmax(0).to(label_dtype(self.num_classes))
+        # On the CPU, where post-processors work.
+        labels = torch.from_numpy(self.postprocess(probabilities.cpu().numpy(), boundary.cpu().numpy()))
+        return labels.to(probabilities.device, label_dtype(self.num_classes))
 
     def _views(self, window: tuple[int, int] | None, stride: tuple[int, int] | None) -> Views:
         """Puts other windows in place of the configured ones, where given."""
@@ -396,13 +404,6 @@ class SemanticTask(Task):
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _postprocessed(found: Dense, postprocess: PostProcessor) -> Tensor:
-    """Labels one image, `(H, W)`; the post-processor works on the CPU."""
-    probabilities, boundary = found
-    labels = torch.from_numpy(postprocess(probabilities.cpu().numpy(), boundary.cpu().numpy()))
-    return labels.to(probabilities.device, label_dtype(len(probabilities)))
 
 
 def _detached(prediction: Prediction) -> Prediction:

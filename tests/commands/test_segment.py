@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import segbench
 from segbench.__main__ import main
@@ -39,6 +40,11 @@ def photograph(path, height=40, width=56):
     return path
 
 
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
 def test_labels_colours_and_overlay(tmp_path, checkpoint, capsys):
     one = photograph(tmp_path / "in" / "one.jpg")
     photograph(tmp_path / "in" / "deep" / "two.PNG", 33, 70)
@@ -47,13 +53,12 @@ def test_labels_colours_and_overlay(tmp_path, checkpoint, capsys):
     main(["segment", "--checkpoint", str(checkpoint), str(tmp_path / "in"), "--out", str(tmp_path / "out")])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"{name}{kind}.png" for name in ("one", "one-2", "two") for kind in ("", "_color", "_overlay")
-    }
+    } | {"areas.csv", "segment.jsonl"}
     assert "3 of 3" in capsys.readouterr().out
 
     task = segbench.load(checkpoint)
-    two = cv2.imread(str(tmp_path / "out" / "two.png"), cv2.IMREAD_UNCHANGED)
-    assert two.shape == (33, 70)
-    first = cv2.imread(str(tmp_path / "out" / "one-2.png"), cv2.IMREAD_UNCHANGED)
+    assert read(tmp_path / "out" / "two.png").shape == (33, 70)
+    first = read(tmp_path / "out" / "one-2.png")
     image = cv2.imread(str(one))[..., ::-1].copy()
     expected = task.segment(torch.from_numpy(image).permute(2, 0, 1)[None])[0].numpy()
     assert np.array_equal(first, expected)
@@ -71,7 +76,9 @@ def test_nothing_is_written_over(tmp_path, checkpoint, capsys):
     for _ in range(2):  # the second time, what the first wrote is no photograph
         main([*command, str(tmp_path / "in" / "labelled")])
         assert "3 of 3" in capsys.readouterr().out
-    assert len(list((tmp_path / "in" / "labelled").iterdir())) == 9  # y's colours and y_color's labels differ
+    assert (
+        len(list((tmp_path / "in" / "labelled").glob("*.png"))) == 9
+    )  # y's colours and y_color's labels differ
     assert [path.read_bytes() for path in photos] == before
 
 
@@ -93,6 +100,10 @@ def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, che
         (["nothing.jpg"], "there is no photograph nothing.jpg"),
         (["."], "no photographs"),
         (["one.png", "--window", "[32, 32]", "--stride", "[64, 64]"], "stride"),
+        (["one.png", "--stride", "64"], "stride"),
+        (["one.png", "--window", "0"], "window must be one or two positive numbers"),
+        (["one.png", "--scales", "[1, -1]"], "scales must be one or more positive factors"),
+        (["one.png", "--batch_size", "0"], "batch_size must be at least 1"),
         (["one.png", "--opacity", "2"], "opacity"),
         (["one.png", "--device", "abacus"], "abacus"),
         (["one.png", "--device", "mps"], "there is no mps here; choose cpu"),
@@ -120,8 +131,9 @@ def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit):
         main(["segment", "--help"])
     text = capsys.readouterr().out
-    for option in ("--checkpoint", "--out", "--window", "--stride", "--opacity", "--device", "images"):
-        assert option in text
+    options = "checkpoint out window stride scales flip postprocess batch_size probabilities boundary frames"
+    for option in [*options.split(), "opacity", "overwrite", "device", "trust"]:
+        assert f"--{option}" in text
 
 
 def test_models_built_in_python_say_why_they_cannot_be_loaded(tmp_path):

@@ -1,0 +1,96 @@
+"""Finds photographs and videos: files, folders, and patterns that the shell left alone."""
+
+import glob
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from segbench.data.files import SUFFIXES
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
+
+
+class Found(NamedTuple):
+    """What is to be labelled.
+
+    Attributes:
+        files: Photographs and videos, each once, in the order they were given; folders sorted.
+        closed: One line for each folder that could not be entered.
+    """
+
+    files: list[Path]
+    closed: list[str]
+
+
+def is_video(path: Path) -> bool:
+    """Tells a video by its suffix."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def find(given: Sequence[Path], out: Path, written: Collection[str] = ()) -> Found:
+    """Lists what is to be labelled.
+
+    Args:
+        given: Photographs, videos, folders of photographs (in which videos are passed over, and links to
+            folders are not followed), or patterns such as `photographs/**/*.jpg`.
+        out: Where outputs go; what lies in it is no photograph of a folder above it.
+        written: Names of files in `out` that an earlier call wrote, in case `out` is itself given.
+
+    Returns:
+        The files, none of which was opened.
+
+    Raises:
+        ValueError: If there is nothing under a name that was given, or nothing to label at all.
+    """
+    files: list[Path] = []
+    closed: list[str] = []
+    for path in given:
+        if path.is_dir():
+            files += _in_folder(path, out, written, closed)
+        elif os.path.lexists(path):
+            files.append(path)
+        elif glob.has_magic(str(path)):
+            files += _by_pattern(path, out, written, closed)
+        else:
+            raise ValueError(f"there is no photograph {path}")
+    if not files:
+        places = ", ".join(map(str, given))
+        raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {places}")
+    once = {os.path.abspath(file): file for file in reversed(files)}  # noqa: PTH100 (links stay links)
+    return Found(list(reversed(once.values())), closed)
+
+
+def _by_pattern(pattern: Path, out: Path, written: Collection[str], closed: list[str]) -> list[Path]:
+    files: list[Path] = []
+    for path in sorted(map(Path, glob.glob(str(pattern), recursive=True))):  # noqa: PTH207 (absolute ones too)
+        if path.is_dir():
+            if "**" not in pattern.parts:  # which has found what is in there
+                files += _in_folder(path, out, written, closed)
+        elif (path.suffix.lower() in SUFFIXES or is_video(path)) and not _is_own(path, out, written):
+            files.append(path)
+    return files
+
+
+def _in_folder(folder: Path, out: Path, written: Collection[str], closed: list[str]) -> list[Path]:
+    files: list[Path] = []
+    own = out.resolve()
+
+    def report(error: OSError) -> None:
+        closed.append(f"{error.filename}: {error.strerror}")
+
+    for where, folders, names in os.walk(folder, onerror=report):
+        here = Path(where).resolve()
+        folders[:] = [name for name in folders if not name.startswith(".") and here / name != own]
+        for name in names:
+            path = Path(where, name)
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if here != own or name not in written:
+                files.append(path)
+    return sorted(files)
+
+
+def _is_own(path: Path, out: Path, written: Collection[str]) -> bool:
+    """Tells outputs of an earlier call from photographs that happen to lie in the same folder."""
+    return path.name in written and path.parent.resolve() == out.resolve()
