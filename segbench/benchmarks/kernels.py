@@ -1,6 +1,6 @@
 """What `segbench bench kernels` measures: every kernel beside what it replaces."""
 
-from segbench.benchmarks import argmax, confusion, loss, mean_shift, merging, regions
+from segbench.benchmarks import argmax, attention, confusion, loss, mean_shift, merging, regions
 from segbench.benchmarks.section import Section
 
 KERNELS = (
@@ -8,6 +8,7 @@ KERNELS = (
     argmax.section,
     merging.section,
     confusion.section,
+    attention.section,
     mean_shift.section,
     regions.section,
 )

@@ -88,7 +88,7 @@ def measure(case: Case, clock: Clock) -> list[Row]:
         exact = gradients(_plain, torch.float64)
         for row in rows:
             if "reason" not in row:
-                row["gradient_error"] = _error(works[row["variant"]](), exact)
+                row["gradient_error"] = largest_error(works[row["variant"]](), exact)
     return rows
 
 
@@ -98,6 +98,7 @@ def _plain(tokens: Tensor, projected: Tensor) -> Tensor:
     return moved
 
 
-def _error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
+def largest_error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
+    """Measures the largest difference over the largest value, of several tensors the worst."""
     pairs = zip(found, exact, strict=True)
     return max(((one - other).abs().max() / other.abs().max()).item() for one, other in pairs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segbench.decoders.base import Decoder
 from segbench.functional.tokens import map_to_tokens, tokens_to_map
+from segbench.layers.timm_attention import fuse_attention
 from segbench.types import FeatureInfo, Features, Prediction
 
 HEAD_WIDTH = 64  # of every Segmenter, https://arxiv.org/abs/2105.05633, §4.2
@@ -80,6 +81,7 @@ class MaskTransformer(Decoder):
                 for rate in rates
             )
         )
+        fuse_attention(self.blocks)
         self.decoder_norm = nn.LayerNorm(width)
         self.proj_patch = nn.Parameter(torch.empty(width, width))
         self.proj_classes = nn.Parameter(torch.empty(width, width))

@@ -24,13 +24,15 @@ from segbench.encoders.base import DepthGroup, Encoder, needs_pretrained_weights
 from segbench.encoders.pretrained import load_weights
 from segbench.functional.resize import Resampling
 from segbench.functional.tokens import pad_to_multiple, resample_grid
+from segbench.layers.timm_attention import fuse_attention
 from segbench.types import FeatureInfo, Features
 
 
 class TimmViT(Encoder):
     """A timm vision transformer with feature maps at chosen depths.
 
-    Attention runs through `scaled_dot_product_attention` wherever timm can use it.
+    Attention runs through `segbench.kernels.attention` in plain blocks, elsewhere through torch's
+    `scaled_dot_product_attention` wherever timm can use it.
     """
 
     pixel_mean: Tensor
@@ -94,6 +96,7 @@ class TimmViT(Encoder):
         if not isinstance(vit, Eva):
             vit._pos_embed = partial(_add_position_embedding, vit)
             vit.pos_embed_resampling = pos_embed_resampling
+        fuse_attention(vit)
         self.vit = vit
 
         mean, std = timm_common.pixel_statistics(vit, pixel_mean, pixel_std)

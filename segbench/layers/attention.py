@@ -4,8 +4,9 @@ Paper: https://arxiv.org/abs/1706.03762. Neither torch's nor timm's module lets 
 share of the tokens, as Keras's `key_dim` does, or values wider than keys; two of the decoders here need both.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segbench.kernels.attention import attention
 
 
 class SelfAttention(nn.Module):
@@ -52,11 +53,11 @@ class SelfAttention(nn.Module):
         """
         keys = self.num_heads * self.key_dim
         query, key, value = self.qkv(tokens).split([keys, keys, self.num_heads * self.value_dim], dim=-1)
-        mixed = F.scaled_dot_product_attention(
+        mixed = attention(
             self._heads(query),
             self._heads(key),
             self._heads(value),
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout=self.dropout if self.training else 0.0,
         )  # (B, heads, N, value_dim)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out

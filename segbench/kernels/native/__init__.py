@@ -72,7 +72,7 @@ def available() -> bool:
     try:
         library()
     except (ValueError, OSError) as error:
-        logging.getLogger(__name__).warning("loss and scoring go by torch, several times slower: %s", error)
+        logging.getLogger(__name__).warning("loss, scoring and attention go by torch, more slowly: %s", error)
         return False
     return True
 
