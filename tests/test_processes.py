@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +182,7 @@ def test_scores_are_equal_bit_by_bit_with_any_number_of_processes(lab, eval_batc
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_trains_as_one(lab, system, processes):
     experiment, model = SYSTEMS[system]
-    config = {**SMALL, "model": {"init_args": {**SMALL["model"]["init_args"], **model}}}
+    config = deepcopy({**SMALL, "model": {"init_args": {**SMALL["model"]["init_args"], **model}}})
     if experiment == "attention_unet_vit":
         config["model"]["init_args"]["encoder"] = SMALL["model"]["init_args"]["encoder"]
     # Small steps: what is compared are sums in another order, not how chaos grows from them.
