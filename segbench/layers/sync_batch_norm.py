@@ -36,7 +36,7 @@ class CpuSyncBatchNorm(_BatchNorm):
     def _normalize(self, x: Tensor) -> Tensor:
         others = [0, *range(2, x.ndim)]
         shape = (1, -1, *[1] * (x.ndim - 2))
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = torch.tensor(float(x.numel() // x.shape[1]))
         total, count = self._sums(values.sum(others), count)
         mean = total / count
