@@ -59,8 +59,8 @@ def test_every_decoder_at_three_sizes(tmp_path, capsys, name, kind, photograph):
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", name)
     out = tmp_path / f"model.{kind}"
     fixed = ["--image_size", "[320, 256]"] if name == "local_attention_unet" else []
-    # With random weights on noise the attention U-Nets are ill-conditioned: their own float32 is up to 2e-3 from
-    # float64, so that no other order of sums can be within 1e-4 of it.
+    # With random weights on noise the attention U-Nets are ill-conditioned: their own float32 is up to 2e-3
+    # from float64, so that no other order of sums can be within 1e-4 of it.
     tolerance = 0.05 if "attention_unet" in name else 1e-4
     export(checkpoint, out, "--photograph", str(photograph).lower(), "--tolerance", str(tolerance), *fixed)
     sizes = [(1, 320, 256), (2, 320, 256)] if fixed else SIZES
