@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint type format bench lock clean
+.PHONY: help setup demo test test-slow smoke lint type format bench lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,14 @@ demo: $(READY) ## train the mean-shift decoder on drawn scenes (minutes on two c
 	$(BIN)/segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml \
 		--model.init_args.encoder.init_args.drop_path_rate 0  # stochastic depth is for longer trainings
 
-test: $(READY) ## run the tests, less the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+test: $(READY) ## run the tests, less the slow ones and the smoke tests
+	$(BIN)/python -m pytest -m "not slow and not smoke" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow
+
+smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
+	$(BIN)/python -m pytest -m smoke $(PARALLEL)
 
 lint: $(READY) ## check style, imports between rooms
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import lightning as L
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.seed import seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -156,6 +157,7 @@ class SegbenchCLI(LightningCLI):
         Lightning lets the checkpoint's settings win over YAML and command line without a word; here what the
         user wrote wins.
         """
+        self._settle_seeds()  # before they are compared with the checkpoint's
         self._departs = False  # from how the checkpoint was trained
         self._checkpoint: dict[str, Any] | None = None
         self._checkpoint_path: str | None = None
@@ -188,6 +190,18 @@ class SegbenchCLI(LightningCLI):
             for key, here, there in differences(config.data.as_dict(), yaml.safe_load(ours)["data"]):
                 _tell(f"data.{key}: {here!r} here, {there!r} in {path}; {here!r} is used")
                 self._departs = True
+
+    def _settle_seeds(self) -> None:
+        """Gives the order and the augmentation of images the run's own seed, where they were given none.
+
+        Another `seed_everything` is then another run in all that is drawn, but for what runs are compared on:
+        drawn scenes and drawn splits have seeds of their own.
+        """
+        config = self.config[self.config.subcommand]
+        if config.seed_everything is True:
+            config.seed_everything = seed_everything(workers=True)  # PL_GLOBAL_SEED, or 0
+        if config.get("data.init_args.seed", 0) is None:
+            config["data.init_args.seed"] = int(config.seed_everything)  # false is 0, as StepSeed takes it
 
     def _go_on_by_name(self, config: Namespace) -> None:
         """Turns to the run that has the name already, if there is one."""

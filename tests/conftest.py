@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,3 +28,20 @@ def _seed() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SEGBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Draws the twin of a dataset once, by its overlay's name or its class, and says how it is named."""
+    from segbench.commands.synth import synth
+
+    folder = tmp_path_factory.mktemp("twins")
+
+    def options(dataset: str) -> dict[str, Any]:
+        if dataset == "synthetic":  # draws itself
+            return {"image_size": [64, 64], "num_images": {"train": 4, "val": 2, "test": 2}}
+        if not (folder / dataset).is_dir():
+            synth(dataset, folder / dataset, images=4, size=(64, 64))
+        return {"root": str(folder / dataset)}
+
+    return options

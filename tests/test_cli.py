@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import overlay, vit
+from tiny import ENCODERS, overlay, vit
 
 import segbench
 from segbench.__main__ import main
@@ -127,6 +127,20 @@ def test_two_runs_of_one_experiment_do_not_collide(tiny):
 def test_the_same_run_twice_gives_the_same_weights(tiny):
     one, other = (torch.load(fit(tiny) / "checkpoints" / "last.ckpt")["state_dict"] for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("experiment", ["meanshift_mask", "attention_unet_vit"])
+def test_deterministic_runs_are_equal_bit_by_bit(tiny, experiment):
+    options = ["--trainer.deterministic", "true", "--trainer.max_steps", "2"]
+    try:
+        runs = [fit(tiny, *options, experiment=experiment) for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    one, other = (torch.load(run / "checkpoints" / "last.ckpt") for run in runs)
+    assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
+    losses = [[row["train/loss"] for row in read_rows(run)] for run in runs]
+    assert losses[0] == losses[1]
+    assert any(losses[0])
 
 
 def test_config_of_the_run_folder_repeats_the_run(tiny):
@@ -579,20 +593,12 @@ def test_a_frozen_encoder_does_not_move(tiny):
         assert torch.equal(states[0][name], states[1][name]) == name.startswith("encoder.")
 
 
-# What makes an experiment's own encoder as small as TINY makes the shared one.
-SMALL_ENCODERS = {
-    "ConvEncoder": {"base_features": 2},
-    "PatchViT": {"depth": 1, "hidden": [16], "bottleneck": [16]},
-}
-
-
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
 def test_every_experiment_trains_and_its_checkpoint_labels(tiny, experiment):
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text())
     encoder = config["model"]["init_args"]["encoder"]["class_path"].rpartition(".")[2]
     overlay = yaml.safe_load(TINY)
-    if encoder in SMALL_ENCODERS:
-        overlay["model"]["init_args"]["encoder"]["init_args"] = SMALL_ENCODERS[encoder]
+    overlay["model"]["init_args"]["encoder"]["init_args"] = ENCODERS[encoder]
     tiny.write_text(yaml.safe_dump(overlay))
     run = fit(tiny, "--trainer.max_steps", "2", experiment=experiment)
     card = json.loads((run / "run.json").read_text())

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from segbench.__main__ import main
+from segbench.data.folder import FolderDataModule
+from segbench.data.splits import DrawnSplits
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STEPS = 4
@@ -84,8 +86,40 @@ def test_decoders_see_the_same_batches_with_any_number_of_workers(arguments):
     main(arguments("linear", num_workers=0))
     reference = seen()
     assert len(set(reference)) == 2 * STEPS
-    main([*arguments("attention_unet_vit", num_workers=2), "--seed_everything", "7"])
+    main(arguments("attention_unet_vit", num_workers=2))
     assert seen() == reference
+
+
+def test_another_run_seed_is_another_order(arguments):
+    def batches(run_seed, /, **data):
+        main([*arguments("linear", num_workers=0, **data), f"--seed_everything={run_seed}"])
+        return seen()
+
+    zero, seven = batches(0), batches(7)
+    assert not set(zero) & set(seven)  # augmentation differs even where an image comes again
+    assert batches(7, seed=0) == zero  # what is said wins
+    assert batches(0, seed=7) == seven
+    assert batches("false") == zero
+
+
+def test_the_run_folder_keeps_the_number(arguments, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")  # what Lightning takes for `true`
+    main([*arguments("linear"), "--seed_everything=true", "--run_id=one"])
+    (run,) = Path("runs").glob("*/one")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 3
+    before = seen()
+    main([*arguments("linear"), "--seed_everything=true", "--run_id=one"])  # the same command goes on, done
+    assert not list(Path.cwd().glob("seen-*"))
+    main([*arguments("linear"), "--config", str(run / "config.yaml"), "--seed_everything=4"])
+    assert seen() == before  # the order is said there
+
+
+def test_images_are_divided_as_before_whatever_the_seed(tmp_path):
+    for seed in (0, 1):
+        data = FolderDataModule(tmp_path, classes=["a", "b"], splits={"val": 0.5, "test": 0.25}, seed=seed)
+        assert isinstance(data.layout, DrawnSplits)
+        assert data.layout.seed == 0
 
 
 @pytest.mark.slow

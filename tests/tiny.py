@@ -1,5 +1,6 @@
 """The smallest training of the command line: an overlay that makes any experiment a matter of a second."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -23,6 +24,13 @@ QUIET = {
     "enable_model_summary": False,
 }
 
+# What makes an experiment's own encoder small, by its class.
+ENCODERS = {
+    "TimmViT": {"pretrained": False, "depths": [0]},  # one block
+    "ConvEncoder": {"base_features": 2},
+    "PatchViT": {"depth": 1, "hidden": [16], "bottleneck": [16]},
+}
+
 
 def vit(**changes: Any) -> dict[str, Any]:
     """One block with random weights, in place of an experiment's ViT."""
@@ -40,5 +48,23 @@ def overlay(data: dict[str, Any], model: dict[str, Any], **trainer: Any) -> str:
             },
             "model": {"init_args": WHOLE | model},
             "trainer": QUIET | trainer,
+        }
+    )
+
+
+def two_steps(config: Mapping[str, Any], data: dict[str, Any]) -> str:
+    """Writes YAML that leaves an experiment its task, parts and dataset, for two steps and a validation.
+
+    `config` is the experiment's, `data` the init_args by which its dataset finds a twin.
+    """
+    encoder = config["model"]["init_args"]["encoder"]["class_path"].rpartition(".")[2]
+    small = {"encoder": {"init_args": ENCODERS[encoder]}, "schedule": {"init_args": {"warmup_steps": 0}}}
+    crops = {name: SCENES[name] for name in ("img_size", "scale", "batch_size", "num_workers")}
+    steps = {"max_steps": 2, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    return yaml.safe_dump(
+        {
+            "model": {"init_args": WHOLE | small},
+            "data": {"init_args": crops | data},
+            "trainer": QUIET | steps | {"num_sanity_val_steps": 0},
         }
     )

@@ -59,7 +59,7 @@ class SegmentationDataModule(L.LightningDataModule):
         batch_size: int = 8,
         num_workers: int | None = None,
         eval_batch_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
@@ -76,7 +76,9 @@ class SegmentationDataModule(L.LightningDataModule):
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
             eval_batch_size: Images in a batch of evaluation; above 1 only where all have one size.
-            seed: Decides order and augmentation of training images, together with nothing else.
+            seed: Decides order and augmentation of training images, together with nothing else; null takes
+                `seed_everything` on the command line and 0 in Python. Which images are in which split never
+                hangs on it.
             scale: (long, short) limits that images are fitted into before they are scaled at random; `None`
                 leaves their own size.
             train_transforms: Albumentations transforms in place of the standard ones.
@@ -93,6 +95,7 @@ class SegmentationDataModule(L.LightningDataModule):
             ValueError: If a number is out of range, or options contradict each other.
         """
         super().__init__()
+        seed = 0 if seed is None else seed
         if min(*img_size, batch_size, eval_batch_size) < 1 or seed < 0 or (num_workers or 0) < 0:
             raise ValueError(
                 f"img_size={img_size}, batch_size={batch_size} and eval_batch_size={eval_batch_size} must be"

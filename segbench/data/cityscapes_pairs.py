@@ -125,7 +125,7 @@ class CityscapesPairs(SegmentationDataModule):
         batch_size: int = 8,
         num_workers: int | None = None,
         eval_batch_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
@@ -142,7 +142,7 @@ class CityscapesPairs(SegmentationDataModule):
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
             eval_batch_size: Images in a batch of evaluation; all have one size.
-            seed: Decides order and augmentation of training images.
+            seed: Decides order and augmentation of training images; null takes `seed_everything`, in Python 0.
             scale: (long, short) limits that images are fitted into before they are scaled at random.
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for Cityscapes' label ids, on top of the official 19 classes.

@@ -42,7 +42,7 @@ class FolderDataModule(SegmentationDataModule):
         batch_size: int = 8,
         num_workers: int | None = None,
         eval_batch_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         remap: dict[int, int] | None = None,
@@ -63,7 +63,8 @@ class FolderDataModule(SegmentationDataModule):
             masks: Folder of masks, one for each folder of images.
             splits: For train, val, test or predict a folder's name where it is another; or a text file of image
                 names below the root for each; or the shares of val and test, as in `{val: 0.1, test: 0.1}`.
-            split_seed: Another one draws other shares; training's own seed does not.
+            split_seed: Another one draws other shares; training's own seed does not, so that runs of all seeds
+                are scored on the same images.
             image_suffix: What image names have after the common part.
             mask_suffix: What mask names have after the common part, such as `_segm`.
             merge: Classes that become one, as in `{vehicle: [car, bus]}`.
@@ -72,7 +73,7 @@ class FolderDataModule(SegmentationDataModule):
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
             eval_batch_size: Images in a batch of evaluation; above 1 only where all have one size.
-            seed: Decides order and augmentation of training images.
+            seed: Decides order and augmentation of training images; null takes `seed_everything`, in Python 0.
             scale: (long, short) limits that images are fitted into before they are scaled at random.
             train_transforms: Albumentations transforms in place of the standard ones.
             remap: Training ids for ids of the mask files, as in `{11: 255}`.

@@ -95,7 +95,7 @@ class SyntheticDataModule(SegmentationDataModule):
         batch_size: int = 8,
         num_workers: int | None = None,
         eval_batch_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         scale: tuple[int, int] | None = None,
         train_transforms: list[Transform] | None = None,
         augment: bool = True,
@@ -111,7 +111,8 @@ class SyntheticDataModule(SegmentationDataModule):
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
             eval_batch_size: Images in a batch of evaluation.
-            seed: Decides order and augmentation of training images; the scenes are always the same.
+            seed: Decides order and augmentation of training images; null takes `seed_everything`, in Python 0.
+                The scenes are always the same.
             scale: (long, short) limits that images are fitted into before they are scaled at random.
             train_transforms: Albumentations transforms in place of the standard ones.
             augment: Change training images at random; false only crops and pads them to `img_size`.
