@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segbench.benchmarks.loss import ERROR
-from segbench.benchmarks.mean_shift import largest_error
+from segbench.benchmarks.gradient_error import ERROR, add_errors
 from segbench.benchmarks.section import CASE, COSTS, VARIANT, Clock, Row, Section, compare
 from segbench.kernels.attention import attention
 
@@ -79,10 +78,7 @@ def measure(case: Case, clock: Clock) -> list[Row]:
     works = {name: partial(gradients, way) for name, way in ways.items()}
     rows = compare(str(case), works, clock)
     if not case.dropout:
-        exact = gradients(_plain, torch.float64)
-        for row in rows:
-            if "reason" not in row:
-                row["gradient_error"] = largest_error(works[row["variant"]](), exact)
+        add_errors(rows, works, gradients(_plain, torch.float64))
     return rows
 
 

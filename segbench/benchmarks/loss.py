@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segbench.benchmarks.section import CASE, COSTS, VARIANT, Clock, Column, Row, Section, backends, compare
+from segbench.benchmarks.gradient_error import ERROR, add_errors
+from segbench.benchmarks.section import CASE, COSTS, VARIANT, Clock, Row, Section, backends, compare
 from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
 
 
@@ -35,7 +36,6 @@ CASES = (
     Case(19, 768, 2),
     Case(19, 768, 2, 4),
 )
-ERROR = Column("gradient error", lambda row: row.get("gradient_error"), "{:.1e}".format)
 
 
 def section(cases: Iterable[Case] = CASES) -> Section:
@@ -73,31 +73,26 @@ def measure(case: Case, clock: Clock) -> list[Row]:
     target = torch.randint(case.num_classes, size, generator=generator, dtype=torch.uint8)
     target = target.masked_fill(torch.rand(size, generator=generator) < 0.1, 255).to(clock.device)
 
-    works: dict[str, Callable[[], Tensor] | str] = {
+    works: dict[str, Callable[[], tuple[Tensor, ...]] | str] = {
         backend: partial(_gradient, logits, target, backend) for backend in backends(upsample_cross_entropy)
     }
     if clock.device.type == "cpu" and "triton" in works:
         works["triton"] = "needs a GPU"  # its interpreter runs on the CPU, to test, not to measure
     rows = compare(str(case), works, clock)
-    exact = _exact(logits, target)
-    for row in rows:
-        work = works[row["variant"]]
-        if not isinstance(work, str) and "reason" not in row:
-            error = (work() - exact).abs().max() / exact.abs().max()
-            row["gradient_error"] = error.item()
+    add_errors(rows, works, (_exact(logits, target),))
     return rows
 
 
-def _gradient(logits: Tensor, target: Tensor, backend: Any) -> Tensor:
+def _gradient(logits: Tensor, target: Tensor, backend: Any) -> tuple[Tensor, ...]:
     leaf = logits.detach().requires_grad_()
-    return torch.autograd.grad(upsample_cross_entropy(leaf, target, backend=backend), leaf)[0]
+    return torch.autograd.grad(upsample_cross_entropy(leaf, target, backend=backend), leaf)
 
 
 def _exact(logits: Tensor, target: Tensor) -> Tensor:
     """Computes the gradient in float64, image by image: all at once would take many gigabytes."""
     counts = (target != 255).flatten(1).sum(1).double()
     parts = [
-        _gradient(logits[i : i + 1].double(), target[i : i + 1], "plain") * counts[i] / counts.sum()
+        _gradient(logits[i : i + 1].double(), target[i : i + 1], "plain")[0] * counts[i] / counts.sum()
         for i in range(len(logits))
     ]
     return torch.cat(parts)

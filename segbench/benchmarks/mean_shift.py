@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segbench.benchmarks.loss import ERROR
+from segbench.benchmarks.gradient_error import ERROR, add_errors
 from segbench.benchmarks.section import CASE, COSTS, VARIANT, Clock, Row, Section, compare
 from segbench.kernels.mean_shift import mean_shift
 
@@ -85,10 +85,7 @@ def measure(case: Case, clock: Clock) -> list[Row]:
     works = {"plain": partial(gradients, _plain), "segbench": partial(gradients, mean_shift)}
     rows = compare(str(case), works, clock)
     if case.num_tokens <= MOST_CHECKED:
-        exact = gradients(_plain, torch.float64)
-        for row in rows:
-            if "reason" not in row:
-                row["gradient_error"] = largest_error(works[row["variant"]](), exact)
+        add_errors(rows, works, gradients(_plain, torch.float64))
     return rows
 
 
@@ -96,9 +93,3 @@ def _plain(tokens: Tensor, projected: Tensor) -> Tensor:
     similarity = projected @ projected.transpose(1, 2) * projected.shape[-1] ** -0.5
     moved: Tensor = similarity.softmax(-1) @ tokens
     return moved
-
-
-def largest_error(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> float:
-    """Measures the largest difference over the largest value, of several tensors the worst."""
-    pairs = zip(found, exact, strict=True)
-    return max(((one - other).abs().max() / other.abs().max()).item() for one, other in pairs)

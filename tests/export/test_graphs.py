@@ -25,7 +25,7 @@ def run_file(path, image):
     return list(torch.export.load(path).module()(image))
 
 
-def check(path, checkpoint, sizes, photograph=False, tolerance=1e-4):
+def check(path, checkpoint, sizes, photograph=False):
     task = segbench.load(checkpoint)
     for batch, height, width in sizes:
         generator = torch.Generator().manual_seed(height)
@@ -36,7 +36,7 @@ def check(path, checkpoint, sizes, photograph=False, tolerance=1e-4):
                 logits = task.logits(image)
                 chosen = logits.gather(1, labels.long()[:, None])[:, 0]
                 assert labels.dtype == torch.uint8
-                assert (logits.amax(1) - chosen).max() <= tolerance
+                assert (logits.amax(1) - chosen).max() <= 1e-4
                 assert (labels == task.segment(image)).float().mean() > 0.999
             else:
                 prediction, _ = task(image)
@@ -44,25 +44,35 @@ def check(path, checkpoint, sizes, photograph=False, tolerance=1e-4):
                 found = run_file(path, task.encoder.normalize(image).float())
                 assert len(found) == len(expected)
                 for one, other in zip(found, expected, strict=True):
-                    torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+                    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 def export(checkpoint, out, *more):
     main(["export", "--checkpoint", str(checkpoint), "--format", out.suffix[1:], "--out", str(out), *more])
 
 
+# With random weights on noise the attention U-Nets are ill-conditioned: their own float32 is 1e-4 to 2e-3 from
+# float64, so that sums in another order differ by more than we promise, and the export refuses to write.
+BEYOND = {
+    ("attention_unet", False, "onnx"),
+    ("local_attention_unet", False, "onnx"),
+    ("attention_unet_vit", False, "onnx"),
+    ("attention_unet_vit", False, "pt2"),  # at one of the sizes, which is then fixed
+    ("attention_unet_vit", True, "onnx"),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 @pytest.mark.parametrize("photograph", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_decoder_at_three_sizes(tmp_path, capsys, name, kind, photograph):
+def test_every_decoder_at_three_sizes(tmp_path, capsys, request, name, kind, photograph):
+    if (name, photograph, kind) in BEYOND:
+        request.applymarker(pytest.mark.xfail(reason="ill-conditioned with random weights: beyond 1e-4"))
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", name)
     out = tmp_path / f"model.{kind}"
     fixed = ["--image_size", "[320, 256]"] if name == "local_attention_unet" else []
-    # With random weights on noise the attention U-Nets are ill-conditioned: their own float32 is up to 2e-3
-    # from float64, so that no other order of sums can be within 1e-4 of it.
-    tolerance = 0.05 if "attention_unet" in name else 1e-4
-    export(checkpoint, out, "--photograph", str(photograph).lower(), "--tolerance", str(tolerance), *fixed)
+    export(checkpoint, out, "--photograph", str(photograph).lower(), *fixed)
     sizes = [(1, 320, 256), (2, 320, 256)] if fixed else SIZES
     printed = capsys.readouterr().out
     if name in {"raw_patch_unet", "original_patch_unet"}:  # their own rule: images of one size
@@ -72,7 +82,7 @@ def test_every_decoder_at_three_sizes(tmp_path, capsys, name, kind, photograph):
         assert "batch and image size are free" in printed
         if photograph:
             sizes = [*SIZES, (2, 75, 111)]
-    check(out, checkpoint, sizes, photograph, tolerance)
+    check(out, checkpoint, sizes, photograph)
 
 
 def test_onnx_speaks_for_itself(tmp_path, capsys):
