@@ -5,6 +5,7 @@ Weights and images are random: neither changes what is computed.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,11 +47,13 @@ class Setup(NamedTuple):
         changes: What is set otherwise than in the experiments.
         batch_size: Images of a training step.
         precision: Of autocast.
+        compile: Whether a row shows what `compile: true` makes of the whole.
     """
 
     changes: Changes = Changes()
     batch_size: int = 2
     precision: Precision = "fp32"
+    compile: bool = False
 
 
 EXPERIMENT = Column("model", lambda row: row["case"], is_text=True)
@@ -197,8 +200,11 @@ def training(model: Model, setup: Setup, name: str, clock: Clock) -> list[Row]:
         prediction, (height, width) = task(image)
     missing = (0, width - label.shape[-1], 0, height - label.shape[-2])
     padded = F.pad(label, missing, value=task.ignore_index)
+    works["segbench"] = partial(_step, task, optimizer, batch, cast)
+    if setup.compile:
+        compiled = _compiled(task)
+        works["segbench, compiled"] = partial(_step, compiled, _optimizer(compiled), batch, cast)
     works |= {
-        "segbench": partial(_step, task, optimizer, batch, cast),
         "encoder alone": partial(_there_and_back, lambda: task.encoder(image).maps, task, cast),
         "necks, decoder alone": partial(_there_and_back, lambda: _decode(task, features), task, cast),
         "loss alone": partial(_there_and_back, lambda: [_loss(task, prediction, padded)], task, cast),
@@ -240,8 +246,11 @@ def evaluation(model: Model, setup: Setup, name: str, clock: Clock) -> list[Row]
             works[f"plain, {setup.precision}"] = partial(_inferred, lambda: plain.segment(image), cast)
     except ValueError as reason:
         works["plain"] = str(reason)
+    works["segbench"] = partial(_inferred, lambda: task.segment(image), cast)
+    if setup.compile:
+        compiled = _compiled(task)
+        works["segbench, compiled"] = partial(_inferred, lambda: compiled.segment(image), cast)
     works |= {
-        "segbench": partial(_inferred, lambda: task.segment(image), cast),
         "encoder alone": partial(_inferred, lambda: task.encoder(image), cast),
         "necks, decoder alone": partial(_inferred, lambda: task.decoder(task.necks(features)), cast),
         "labels alone": partial(_inferred, lambda: upsample_argmax(prediction.logits, padded), cast),
@@ -271,6 +280,13 @@ def _autocast(device: torch.device, precision: Precision) -> AbstractContextMana
 def _inferred(work: Callable[[], Any], cast: Callable[[], AbstractContextManager[Any]]) -> Any:
     with torch.inference_mode(), cast():
         return work()
+
+
+def _compiled(task: SemanticTask) -> SemanticTask:
+    """Copies a task and compiles it, as `compile: true` does."""
+    copy = deepcopy(task)
+    copy.compile_parts()
+    return copy
 
 
 def _optimizer(task: SemanticTask) -> Optimizer:

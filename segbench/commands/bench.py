@@ -81,6 +81,7 @@ def models(
     img_size: list[int] | None = None,
     num_classes: int | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    compile: bool = False,  # noqa: A002 (the name of the key in YAML)
 ) -> "Bench":
     """Measures what models cost, from random weights and on random images; no data are needed.
 
@@ -92,6 +93,7 @@ def models(
         img_size: Height and width in place of the experiments' own.
         num_classes: Classes in place of the experiments' own.
         precision: bf16 for autocast to it; the plain baseline is measured in fp32 too.
+        compile: Measure each model compiled as well, as by `compile: true`; warming up takes a minute or two.
 
     Raises:
         ValueError: If a number is out of range, a folder has no models, or the plot exists or has no runs.
@@ -114,7 +116,7 @@ def models(
     size = (img_size[0], img_size[1]) if img_size else None
     scored = read_runs(runs or [])
     files = {name: run.config for name, run in scored.items()} or find_experiments(experiments)
-    chosen = sections(files, Setup(Changes(size, num_classes), batch_size, precision))
+    chosen = sections(files, Setup(Changes(size, num_classes), batch_size, precision, compile))
     if plot is None:
         return Bench(chosen)
 

@@ -270,10 +270,14 @@ class SemanticTask(Task):
         return WindowPrediction(prediction.logits, size)
 
     def setup(self, stage: str) -> None:
-        """Compiles, where asked; keys of the state dict stay as they are."""
+        """Compiles, where asked."""
         if self._compile:
-            for module in (self.encoder, *self.necks, self.decoder):
-                module.compile()
+            self.compile_parts()
+
+    def compile_parts(self) -> None:
+        """Compiles encoder, necks and decoder at their next call; keys of the state dict stay as they are."""
+        for module in (self.encoder, *self.necks, self.decoder):
+            module.compile()
 
     def on_train_start(self) -> None:
         """Lets the configuration win over what a checkpoint restored into the optimiser.

@@ -1,8 +1,10 @@
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from segbench.benchmarks import models
 from segbench.benchmarks.experiments import Changes, build, find_experiments
@@ -84,6 +86,26 @@ def test_half_precision_has_a_baseline_of_either_kind(tmp_path):
     _, training, evaluation = sections({"linear": write(tmp_path, "linear")}, Setup(SMALL, 1, "bf16"))
     for rows in (rows_of(training), rows_of(evaluation)):
         assert [variant for _, variant in rows][:3] == ["plain", "plain, bf16", "segbench"]
+
+
+# torch's compiler looks at the gradient of what one compiled part hands to the next.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_compiled_models_stand_beside_the_others(tmp_path, monkeypatch):
+    compile_parts, compiled = models.SemanticTask.compile_parts, []
+
+    def compile_quickly(task):
+        compiled.append(task)
+        with monkeypatch.context() as patch:  # inductor takes a minute
+            patch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+            compile_parts(task)
+
+    monkeypatch.setattr(models.SemanticTask, "compile_parts", compile_quickly)
+    _, training, evaluation = sections({"linear": write(tmp_path, "linear")}, Setup(SMALL, 1, compile=True))
+    for rows in (rows_of(training), rows_of(evaluation)):
+        assert [variant for _, variant in rows][:3] == ["plain", "segbench", "segbench, compiled"]
+        assert rows["linear", "segbench, compiled"]["ratio"] > 0
+    assert len(compiled) == 2
+    assert all(task.encoder._compiled_call_impl for task in compiled)
 
 
 def test_a_step_of_the_baseline_is_the_step_of_the_task(tmp_path):
