@@ -125,12 +125,11 @@ def _run(
 
     def start(claim: "Claim", worker: int) -> Job:
         place = run_folder(runs, sweep.name, claim)
-        last = place / "checkpoints" / "last.ckpt"
-        resume = ["--ckpt_path", str(last)] if sweep.command.verb == "fit" and last.is_file() else []
-        args = [*sweep.command.fill(claim.point, place / "trial.json"), *own, *resume]
-        # The run folder is chosen here, so that who continues a killed sweep finds the trial's checkpoint.
-        environment = shares[worker] | {"SEGBENCH_RUN_FOLDER": str(place)}
-        return Job(args, place, place / "trial.log", environment)
+        if sweep.command.verb != "fit":  # scoring does not go on, it is done anew
+            (place / "run.json").unlink(missing_ok=True)
+        # The name is the slot's, so that who continues a killed sweep goes on from the trial's checkpoint.
+        args = [*sweep.command.fill(claim.point, place / "trial.json"), *own, "--run_id", place.name]
+        return Job(args, place, place / "trial.log", shares[worker])
 
     live = Live(console=console, refresh_per_second=1, transient=True) if console.is_terminal else None
 
@@ -219,10 +218,10 @@ def _dry_run(sweep: "Sweep", first: Checked, own: list[str], share: dict[str, st
 
     from segbench.commands.synth import synth
     from segbench.sweeps.dry_run import SCENE, has_twin, images, overlay
-    from segbench.sweeps.job import Job
+    from segbench.sweeps.job import Job, columns
 
     with tempfile.TemporaryDirectory() as scratch:
-        root, run = Path(scratch) / "twin", Path(scratch) / "run"
+        root, run = Path(scratch) / "twin", Path(scratch) / sweep.name / "dry-run"
         if has_twin(first.config):
             with contextlib.redirect_stdout(io.StringIO()):
                 synth(first.config["data"]["class_path"], root, images(first.config), SCENE)
@@ -230,7 +229,7 @@ def _dry_run(sweep: "Sweep", first: Checked, own: list[str], share: dict[str, st
         laid_over.write_text(yaml.safe_dump(overlay(first.config, root)), encoding="utf-8")
         args = sweep.command.fill(first.point, Path(scratch) / "trial.json")
         args = [*args, "--config", str(laid_over), *own, "--logger", "csv"]
-        job = Job(args, run, Path(scratch) / "log", share | {"SEGBENCH_RUN_FOLDER": str(run)})
+        job = Job([*args, "--runs_dir", scratch, "--run_id", run.name], run, Path(scratch) / "log", share)
         try:
             while (status := job.poll()) is None:
                 time.sleep(0.2)
@@ -238,6 +237,9 @@ def _dry_run(sweep: "Sweep", first: Checked, own: list[str], share: dict[str, st
                 raise ValueError(f"the first trial fails on drawn scenes already: {job.error()}")
             if not job.reports("val/miou"):
                 raise ValueError("the first trial scores nothing on drawn scenes; is validation switched off?")
+            if not job.reports(sweep.metric):
+                logged = ", ".join(name for name in columns(run / "metrics.csv") if "/iou/" not in name)
+                raise ValueError(f"the first trial logs no '{sweep.metric}', which metric names, but {logged}")
         finally:
             job.kill()
 

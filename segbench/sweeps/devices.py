@@ -8,20 +8,20 @@ from collections.abc import Sequence
 _FREE_SHARE = 0.05
 
 
-def free_gpus() -> list[str]:
+def free_gpus() -> list[str] | None:
     """Asks nvidia-smi for GPUs that nobody computes on.
 
     Returns:
-        Their numbers, of those in CUDA_VISIBLE_DEVICES where that is set; none without nvidia-smi.
+        Their numbers, of those in CUDA_VISIBLE_DEVICES where that is set; None where there is no GPU at all.
     """
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         printed = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     wanted = None if visible is None else [name.strip() for name in visible.split(",")]
-    return parse_gpus(printed, wanted)
+    return parse_gpus(printed, wanted) if printed.strip() and wanted not in ([""], ["-1"]) else None
 
 
 def parse_gpus(printed: str, visible: Sequence[str] | None) -> list[str]:
@@ -47,17 +47,23 @@ def parse_gpus(printed: str, visible: Sequence[str] | None) -> list[str]:
     return free
 
 
-def deal(gpus: Sequence[str], workers: int | None) -> list[dict[str, str]]:
+def deal(gpus: Sequence[str] | None, workers: int | None) -> list[dict[str, str]]:
     """Shares GPUs and processors out.
 
     Args:
-        gpus: Free ones.
+        gpus: Free ones; None where there are none at all.
         workers: How many processes; None for one on each GPU, or one without.
 
     Returns:
         Environment variables for each process. With more GPUs than processes each gets several; with fewer they
         share.
+
+    Raises:
+        ValueError: If there are GPUs, others compute on all of them, and no number is given.
     """
+    if workers is None and gpus is not None and not gpus:
+        raise ValueError("no GPU is free; wait, or run trials beside what others compute by --workers N")
+    gpus = gpus or []
     number = workers or len(gpus) or 1
     shares: list[dict[str, str]] = []
     for worker in range(number):

@@ -47,6 +47,7 @@ def overlay(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
             "val_check_interval": 1,
             "check_val_every_n_epoch": None,
             "limit_val_batches": 1,
+            "log_every_n_steps": 1,
             "num_sanity_val_steps": 0,
             "enable_progress_bar": False,
         },

@@ -108,9 +108,10 @@ def _metric(given: Any, method: str, verb: str, path: Path) -> tuple[str, Litera
     if not isinstance(given, dict) or "name" not in given:
         raise ValueError(f"{path}: metric is {given!r}; write {{name: val/miou, goal: maximize}}")
     goal = given.get("goal", "minimize")  # as W&B takes it
-    if goal not in ("maximize", "minimize") or given.keys() - {"name", "goal", "target"}:
+    known = {"name", "goal", "target", "impute", "impute_while_running"}  # the last three are W&B's alone
+    if goal not in ("maximize", "minimize") or given.keys() - known or not isinstance(given["name"], str):
         raise ValueError(f"{path}: metric is {given!r}; write {{name: val/miou, goal: maximize}}")
-    return str(given["name"]), goal
+    return given["name"], goal
 
 
 def _count(key: str, value: Any, path: Path) -> int | None:
@@ -128,7 +129,7 @@ def _warm_up(given: Any, path: Path) -> int | None:
         raise ValueError(f"{path}: early_terminate is {given!r}; write {{type: hyperband, min_iter: 3}}")
     if (first := _count("early_terminate.min_iter", given.get("min_iter"), path)) is not None:
         return first
-    last, rungs = given.get("max_iter"), given.get("s")
-    if not isinstance(last, int) or not isinstance(rungs, int):
-        raise ValueError(f"{path}: early_terminate needs min_iter, or max_iter and s")
-    return max(1, int(last / given.get("eta", 3) ** rungs))
+    last, rungs, eta = given.get("max_iter"), given.get("s"), given.get("eta", 3)
+    if not all(isinstance(number, (int, float)) for number in (last, rungs, eta)) or eta <= 1:
+        raise ValueError(f"{path}: early_terminate needs min_iter, or max_iter and s, and eta above 1 if any")
+    return max(1, int(last / eta**rungs))

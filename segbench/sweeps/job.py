@@ -82,6 +82,16 @@ def read_metric(path: Path, metric: str) -> list[float]:
     return [float(value) for value in rows if value]
 
 
+def columns(path: Path) -> list[str]:
+    """Names what metrics.csv has.
+
+    Args:
+        path: The file, complete.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
 def run_folder(runs: Path, study: str, claim: Claim) -> Path:
     """Names the run folder of a trial.
 

@@ -22,6 +22,7 @@ from segbench.sweeps.space import Parameter, Point, grid
 from segbench.sweeps.storage import backend, patiently, without_password
 
 GRACE_S = 60.0
+_LEAST = 1e-6  # quantile; 0 and 1 of a bell are infinite
 _LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -243,9 +244,12 @@ class Study:
         return max(known) if self.sweep.goal == "maximize" else min(known)
 
     def _trials(self) -> list[FrozenTrial]:
-        """Lists the trials that fill a slot, by number."""
-        every = self._study.get_trials(deepcopy=False)
-        return [trial for trial in every if "slot" in trial.user_attrs]
+        """Lists the trials that fill a slot, by number, but for those dropped before they had values."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if "slot" in trial.user_attrs and (trial.params or trial.state != TrialState.FAIL)
+        ]
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         if trial.state != TrialState.RUNNING:
@@ -273,12 +277,17 @@ class Study:
 
     def _decoded(self, values: dict[str, Any]) -> Point:
         return {
-            parameter.name: json.loads(values[parameter.name])
-            if parameter.choices
-            else parameter.rounded(values[parameter.name])
+            parameter.name: _value(parameter, values[parameter.name])
             for parameter in self.sweep.parameters
             if parameter.name in values
         }
+
+
+def _value(parameter: Parameter, kept: Any) -> Any:
+    """Makes of what Optuna keeps what a trial is given."""
+    if parameter.by_quantile:
+        return parameter.at(kept)
+    return json.loads(kept) if parameter.choices else parameter.rounded(kept)
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -293,6 +302,8 @@ def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
     Choices are JSON, since Optuna takes `true` and 1 for the same and knows no lists.
     """
     name = parameter.name
+    if parameter.by_quantile:
+        return trial.suggest_float(name, _LEAST, 1 - _LEAST)
     if parameter.choices:
         return trial.suggest_categorical(name, [_text(choice) for choice in parameter.choices])
     if parameter.kind == "int":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segbench.sweeps.devices import deal, parse_gpus
+from segbench.sweeps.devices import deal, free_gpus, parse_gpus
 from segbench.sweeps.job import Job, read_metric
 
 PRINTED = "0, GPU-aa, 3, 81559\n1, GPU-bb, 40000, 81559\n2, GPU-cc, 512, 81559\n3, GPU-dd, [N/A], [N/A]\n"
@@ -27,20 +27,33 @@ def test_free_gpus_are_those_without_a_computation_that_may_be_used():
         ("012", None, ["0", "1", "2"]),
         ("0123", 2, ["0,2", "1,3"]),
         ("01", 3, ["0", "1", "0"]),
-        ("", None, [None]),
+        (None, None, [None]),
+        (None, 2, [None, None]),
         ("", 2, [None, None]),
     ],
 )
 def test_gpus_are_dealt_out(gpus, workers, shares):
-    assert [share.get("CUDA_VISIBLE_DEVICES") for share in deal(list(gpus), workers)] == shares
+    given = None if gpus is None else list(gpus)
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in deal(given, workers)] == shares
+
+
+def test_a_sweep_does_not_push_in_where_others_compute_on_every_gpu(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho '0, GPU-aa, 40000, 81559'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(ValueError, match="no GPU is free"):
+        deal(free_gpus(), None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the user wants none of them
+    assert deal(free_gpus(), None) == [{}]
 
 
 def test_processors_are_shared_out_where_nobody_has_said_otherwise(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 9)
-    assert all("OMP_NUM_THREADS" not in share for share in deal([], 2))  # the tests have said otherwise
+    assert all("OMP_NUM_THREADS" not in share for share in deal(None, 2))  # the tests have said otherwise
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert [share["OMP_NUM_THREADS"] for share in deal([], 2)] == ["4", "4"]
-    assert deal([], 1) == [{}]
+    assert [share["OMP_NUM_THREADS"] for share in deal(None, 2)] == ["4", "4"]
+    assert deal(None, 1) == [{}]
 
 
 def test_a_metric_is_read_while_it_is_written(tmp_path):

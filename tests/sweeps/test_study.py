@@ -257,6 +257,41 @@ def test_a_slot_that_waits_twice_is_run_once(place):
     assert Counter(slot for slot, state, _ in said if state == "complete") == dict.fromkeys(range(10), 1)
 
 
+BELLS = RANDOM | {
+    "parameters": {
+        "x": {"distribution": "normal", "mu": 2.0, "sigma": 0.5},
+        "y": {"values": [[1], None], "probabilities": [0.25, 0.75]},
+    }
+}
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_bells_and_odds_survive_the_storage(place, method):
+    given = []
+    one = study(BELLS | {"method": method})
+    assert run(one, lambda claim, _: given.append(claim.point) or Stub())[0]
+    assert [standing.point for standing in one.standings()] == given
+    assert all(0 < point["x"] < 4 and point["y"] in ([1], None) for point in given)
+    assert len({point["x"] for point in given}) == 6
+
+
+def test_a_slot_that_waited_twice_keeps_its_values_when_its_trial_is_abandoned(place):
+    """The double is newer than the trial that counts, but never had values."""
+    bayes = RANDOM | {"method": "bayes", "run_cap": 14}  # the first ten are drawn by the slot's number alone
+    one = study(bayes)
+    one.fill()
+    one._study.enqueue_trial({}, user_attrs={"slot": 0})
+    claims = []
+    while (claim := one.claim()) is not None:
+        claims.append(claim)
+    assert sorted(claim.slot for claim in claims) == list(range(14))
+    for claim in claims[1:]:
+        one.finish(claim, "complete", value=float(claim.slot))
+    other = study(bayes, grace_s=0.0)
+    other.fill()
+    assert other.claim().point == claims[0].point
+
+
 def test_another_sweep_of_the_same_name_is_refused(place):
     study()
     with pytest.raises(ValueError, match="another command, metric or parameters"):

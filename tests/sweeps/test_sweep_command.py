@@ -1,18 +1,22 @@
 """`segbench sweep` with real trainings, killed and continued."""
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from segbench.__main__ import main
 from segbench.sweeps.dry_run import SYNTHETIC, has_twin, images, overlay
+from segbench.sweeps.job import Job
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SMALL = {
@@ -89,6 +93,111 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
+class Inside(Job):
+    """A trial that is run in this process, all of it as it is started."""
+
+    def __init__(self, args, folder, log, environment):
+        self.folder, self.log, self.status = folder, log, 0
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+            try:
+                main(list(args))
+            except SystemExit as stop:
+                self.status = stop.code
+
+    def poll(self):
+        return self.status
+
+    def kill(self):
+        pass
+
+
+@pytest.fixture
+def inside(place, monkeypatch):
+    """Sweeps whose trials need no process of their own, which take a few steps each."""
+    monkeypatch.setattr("segbench.sweeps.job.Job", Inside)
+    few = {"max_steps": 3, "log_every_n_steps": 2, "num_sanity_val_steps": 0}
+    small = SMALL | {"trainer": SMALL["trainer"] | few}
+    Path("small.yaml").write_text(yaml.safe_dump(small))
+    return lambda *more: main(["sweep", "table.yaml", *more, "--", "--config", "small.yaml"])
+
+
+def test_every_trial_has_a_run_folder_of_its_number_and_the_dry_run_none(inside, capsys):
+    inside("--trials", "2")
+    assert {path.name for path in Path("runs/table").iterdir()} == {"study.db", "trial-0001", "trial-0002"}
+    assert [path.name for path in Path("runs").iterdir()] == ["table"]
+    for number, card in enumerate(cards().values(), 1):
+        assert card["finished"]
+        assert card["history"][-1]["step"] == 3
+        assert json.loads(Path(f"runs/table/trial-000{number}/trial.json").read_text()) == {
+            "model.init_args.neck_iterations": number
+        }
+    told = capsys.readouterr().out
+    assert "dry run of the first trial on drawn scenes: it trains, validates and saves" in told
+    assert "2 of 2 trials done" in told
+    before = {path: path.read_bytes() for path in Path("runs/table").glob("*/run.json")}
+    inside("--trials", "2")  # nothing is left to do
+    assert before == {path: path.read_bytes() for path in Path("runs/table").glob("*/run.json")}
+
+
+def test_a_trial_that_was_stopped_goes_on_in_its_folder_also_with_another_logger(inside, capsys):
+    def saved():
+        return torch.load("runs/table/trial-0001/checkpoints/last.ckpt")["global_step"]
+
+    small = yaml.safe_load(Path("small.yaml").read_text())
+    callback = {"class_path": "sender.Send", "init_args": {"step": 2}}  # SIGTERM, once
+    small["trainer"]["callbacks"] = [callback]
+    Path("small.yaml").write_text(yaml.safe_dump(small))
+    study = ["--trials", "1", "--dry_run", "false"]
+    with pytest.raises(SystemExit):
+        inside(*study)
+    assert saved() == 2
+    assert "trial 1 failed: neck_iterations=1: status 75" in capsys.readouterr().out
+    inside(*study, "--logger", "tensorboard")
+    assert saved() == 3
+    assert [entry["step"] for entry in cards()["trial-0001"]["history"]] == [3]
+
+
+def test_a_metric_that_is_never_logged_is_found_out_on_drawn_scenes(inside, capsys):
+    Path("table.yaml").write_text(yaml.safe_dump(SWEEP | {"metric": {"name": "val/mIoU", "goal": "maximize"}}))
+    with pytest.raises(SystemExit):
+        inside()
+    told = capsys.readouterr().err
+    assert "the first trial logs no 'val/mIoU', which metric names, but " in told
+    assert "val/miou" in told
+    assert not Path("runs").exists()
+    Path("table.yaml").write_text(
+        yaml.safe_dump(SWEEP | {"metric": {"name": "train/loss", "goal": "minimize"}})
+    )
+    inside("--trials", "1")  # which a single step would not log otherwise
+
+
+def test_scoring_that_was_interrupted_is_done_anew(inside, capsys):
+    inside("--trials", "1", "--dry_run", "false")
+    scoring = {
+        "command": ["segbench", "test", "--trainer.accelerator", "cpu", "${args}"],
+        "method": "grid",
+        "parameters": {"checkpoint": {"value": "runs/table/trial-0001/checkpoints/best.ckpt"}},
+    }
+    Path("scores.yaml").write_text(yaml.safe_dump(scoring))
+    folder = Path("runs/scores/trial-0001")
+
+    class Lost(Inside):
+        def poll(self):
+            raise KeyboardInterrupt  # its sweep ends when the trial has, and before that is noted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segbench.sweeps.job.Job", Lost)
+        with pytest.raises(SystemExit):
+            main(["sweep", "scores.yaml"])
+    assert json.loads((folder / "run.json").read_text())["finished"]
+    capsys.readouterr()
+    main(["sweep", "scores.yaml"])
+    assert "1 of 1 trials done" in capsys.readouterr().out
+    with (folder / "metrics.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
 @pytest.mark.slow
 def test_a_sweep_killed_twice_repeats_no_trial_and_goes_on_within_one(place):
     process = begin()  # with its dry run
@@ -109,7 +218,7 @@ def test_a_sweep_killed_twice_repeats_no_trial_and_goes_on_within_one(place):
     after = cards()
     assert after.keys() == {"trial-0001", "trial-0002", "trial-0003"}
     assert after["trial-0002"] == first
-    assert "--ckpt_path" in after["trial-0001"]["command"]
+    assert after["trial-0001"]["checkpoint"].endswith("trial-0001/checkpoints/last.ckpt")  # it went on
     for number, card in enumerate(after.values(), 1):
         assert card["finished"]
         assert [entry["step"] for entry in card["history"]] == list(range(3, 61, 3))

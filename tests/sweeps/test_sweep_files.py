@@ -1,7 +1,10 @@
 """Sweep files: W&B reads them as we do, and every command line they make is one that segbench takes."""
 
 import json
+import math
+from datetime import date
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import pytest
 import yaml
@@ -191,7 +194,7 @@ REFUSED = {
     "no method": ({"method": None}, "needs command, method and parameters"),
     "a typo": ({"methd": "grid"}, "did you mean 'method'?"),
     "another method": ({"method": "hyperband"}, "give grid, random or bayes"),
-    "no end": ({"method": "random"}, "run_cap in the file, or --trials N"),
+    "no cap": ({"method": "random"}, "run_cap in the file, or --trials N"),
     "no metric": ({"method": "bayes", "run_cap": 3}, "write {name: val/miou, goal: maximize}"),
     "another command": ({"command": ["python", "train.py", "${args}"]}, "command is none of segbench"),
     "no values": ({"command": ["segbench", "fit", "--config", "x.yaml"]}, "needs the trial's values once"),
@@ -204,9 +207,57 @@ REFUSED = {
     "text for a number": ({"parameters": {"a": {"min": "1e-4", "max": 1.0}}}, "write 1.0e-4 for 1e-4"),
     "two kinds of number": ({"parameters": {"a": {"min": 0, "max": 1.0}}}, "of two kinds"),
     "an unknown distribution": (
-        {"parameters": {"a": {"min": 1, "max": 2, "distribution": "normal"}}},
+        {"parameters": {"a": {"min": 1, "max": 2, "distribution": "cauchy"}}},
         "known are",
     ),
+    "keys of two distributions": (
+        {"parameters": {"a": {"value": 1, "values": [1, 2]}}},
+        "has value, values; categorical takes values",
+    ),
+    "keys of another distribution": (
+        {"parameters": {"a": {"min": 1, "max": 2, "q": 1}}},
+        "has max, min, q; int_uniform takes max, min",
+    ),
+    "a broken end of whole numbers": (
+        {"parameters": {"a": {"min": 0.5, "max": 2.5, "distribution": "int_uniform"}}},
+        "min 0.5 and max 2.5 of int_uniform are whole numbers",
+    ),
+    "exponents that were meant as values": (
+        {"parameters": {"a": {"min": 1, "max": 1000, "distribution": "log_uniform"}}},
+        "log_uniform_values takes values",
+    ),
+    "a list for a distribution": (
+        {"parameters": {"a": {"min": 1, "max": 2, "distribution": ["uniform"]}}},
+        "known are",
+    ),
+    "a bell beyond all numbers": (
+        {"parameters": {"a": {"distribution": "log_normal", "mu": 1000}}},
+        "are none of a log_normal",
+    ),
+    "odds that are no odds": (
+        {"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.6]}}},
+        "give one for each value, 1 in all",
+    ),
+    "a date": ({"parameters": {"a": {"value": date(2024, 1, 1)}}}, "quote a date"),
+    "not a number": ({"parameters": {"a": {"values": [float("nan")]}}}, "give numbers that are finite"),
+    "no end": ({"parameters": {"a": {"min": 0.0, "max": float("inf")}}}, "give a finite number"),
+    "nothing nested": ({"parameters": {"a": {"parameters": None}}}, "is no mapping of names"),
+    "a name that is none": ({"parameters": {"--a": {"value": 1}}}, "write one as trainer.max_steps"),
+    "a number for a name": ({"parameters": {1: {"value": 1}}}, "write one as trainer.max_steps"),
+    "a grid beyond measure": ({"parameters": {"a": {"min": 0, "max": 10**9}}}, "1,000,000,001 values"),
+    "a grid of too many": (
+        {"parameters": {name: {"min": 1, "max": 100} for name in "abc"}},
+        "the grid has 1,000,000 points",
+    ),
+    "a grid with odds": (
+        {"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.5]}}},
+        "no grid covers",
+    ),
+    "a rule without base": (
+        {"early_terminate": {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 0}},
+        "eta above 1",
+    ),
+    "a metric without name": ({"metric": {"name": None}}, "write {name: val/miou, goal: maximize}"),
     "a typo in a parameter": ({"parameters": {"a": {"vlaues": [1]}}}, "did you mean 'values'?"),
     "a bare value": ({"parameters": {"a": 3}}, "write {value: 3}"),
     "a value twice": ({"parameters": {"a": {"values": [None, None]}}}, "has null twice"),
@@ -253,6 +304,30 @@ def test_ranges_are_understood_as_wandb_understands_them():
     covered = covering([a, c, d, e])
     assert [point["a"] for point in covered] == [1, 3]
     assert all(type(point["e"]) is int for point in covered)
+
+
+def test_bells_and_odds_are_drawn_as_wandb_draws_them():
+    given = {
+        "odds": {"values": ["a", None, [1]], "probabilities": [0.2, 0.0, 0.8]},
+        "normal": {"distribution": "normal", "mu": 3, "sigma": 2},
+        "rounded": {"distribution": "q_normal", "mu": 10.0, "sigma": 3.0, "q": 5},
+        "magnitude": {"distribution": "log_normal", "mu": 1.0},
+        "still": {"distribution": "normal", "mu": 7.5, "sigma": 0},
+        "inverse": {"distribution": "inv_log_uniform_values", "min": 0.1, "max": 10},
+    }
+    odds, normal, rounded, magnitude, still, inverse = read_parameters(given, "here")
+    quantiles = [(number + 0.5) / 1000 for number in range(1000)]
+    drawn = [odds.at(quantile) for quantile in quantiles]
+    assert (drawn.count("a"), drawn.count(None), drawn.count([1])) == (200, 0, 800)
+    assert odds.samples() == ("a", None, [1])
+    values = [normal.at(quantile) for quantile in quantiles]
+    assert fmean(values) == pytest.approx(3, abs=1e-6)
+    assert pstdev(values) == pytest.approx(2, rel=0.01)
+    assert {rounded.at(quantile) for quantile in quantiles} == {0, 5, 10, 15, 20}
+    logarithms = [math.log(magnitude.at(quantile)) for quantile in quantiles]
+    assert (fmean(logarithms), pstdev(logarithms)) == pytest.approx((1, 1), rel=0.01)
+    assert still.samples() == (7.5, 7.5)
+    assert (inverse.low, inverse.high, inverse.log) == (0.1, 10, True)
 
 
 def test_environment_variables_are_filled_in(monkeypatch, tmp_path):
