@@ -210,7 +210,7 @@ class SegbenchCLI(LightningCLI):
             if last.is_file():  # before any --ckpt_path, from which the run may have begun
                 config.ckpt_path = str(last)
                 self._strict = True
-        elif self.run_folder.exists():
+        elif (self.run_folder / "run.json").is_file():
             raise ValueError(f"run_id: {self.run_folder} is there already; only training goes on in its folder")
 
     def _repeatable(self) -> str:
@@ -399,7 +399,7 @@ def _expand(args: list[str], scratch: Path) -> list[str]:
     verb, rest = rest[:1], rest[1:]
     if verb != ["fit"]:
         if found.resume is not None or found.init_from is not None:
-            raise ValueError(f"--resume and --init-from belong to `segbench fit`, not to {verb}")
+            raise ValueError("--resume and --init-from belong to `segbench fit` alone")
     elif found.checkpoint is not None:
         raise ValueError(
             "`segbench fit` goes on with a run by --resume RUN, and begins one with the weights of another by "
@@ -441,7 +441,7 @@ def _wandb_logger(folder: Path, experiment: str) -> WandbLogger:
     return WandbLogger(
         name=f"{experiment}/{folder.name}",
         save_dir=str(folder),
-        id=kept.get("id", folder.name),
+        id=kept.get("id", f"{experiment}-{folder.name}"),  # another experiment may have a run of that name
         resume="allow",
         offline=offline,
         mode="offline" if offline else os.environ.get("WANDB_MODE", "online"),

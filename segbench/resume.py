@@ -13,6 +13,7 @@ from segbench.tasks.checkpoint import read_checkpoint
 FREE = (
     "runs_dir",
     "run_id",
+    "logger",
     "data.init_args.root",
     "data.init_args.cache",
     "data.init_args.cache_dir",
@@ -45,7 +46,12 @@ def find_run(run: str) -> tuple[Path, Path]:
             f"resume: {folder} has no checkpoints/last.ckpt, so nothing of it is lost by beginning anew: "
             f"segbench fit --config {config}"
         )
-    trained = _config_of(read_checkpoint(checkpoint))
+    try:
+        trained = _config_of(read_checkpoint(checkpoint))
+    except ValueError as error:
+        best = checkpoint.with_name("best.ckpt")
+        remedy = f"; to train on from another: --config {config} --ckpt_path {best}" if best.is_file() else ""
+        raise ValueError(f"{error}{remedy}") from error
     # A run that was once continued with other settings has config.1.yaml beside the first.
     others = [path for path in sorted(folder.glob("config.*.yaml")) if path.read_text() == trained]
     return others[0] if others and config.read_text() != trained else config, checkpoint

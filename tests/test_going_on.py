@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,8 +196,47 @@ def test_weights_of_another_run_begin_a_run_of_its_own(args, capsys):
     assert "nothing of it is lost by beginning anew" in refuse(capsys, ["fit", "--resume", str(first)])
 
 
+def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(args, monkeypatch):
+    """As where runs lie on another disk than temporary files, so that Lightning's move is a copy."""
+
+    def copy_half(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:1000])
+        raise KeyboardInterrupt
+
+    def kill(moment):
+        moves = []
+        with pytest.MonkeyPatch.context() as patch:
+            move = shutil.move
+            patch.setattr(
+                "fsspec.implementations.local.shutil.move",
+                lambda *where: moves.append(where) or (copy_half if len(moves) == moment else move)(*where),
+            )
+            with pytest.raises((KeyboardInterrupt, SystemExit)):
+                main([*args, "--run_id", "mine", "--checkpoints.every_n_steps", "1"])
+
+    main([*args, "--run_id", "whole", "--checkpoints.every_n_steps", "1"])
+    kill(moment=4)  # before the first validation
+    (run,) = {path for path in runs() if path.name == "mine"}
+    saved = torch.load(run / "checkpoints" / "last.ckpt")["global_step"]
+    assert 0 < saved <= 3
+    left = run / "checkpoints" / ".0123.last.ckpt"
+    left.write_bytes(b"of a kill that leaves no time to clear up")
+    main([*args, "--run_id", "mine", "--checkpoints.every_n_steps", "1"])
+    assert outcome(run) == outcome(run.with_name("whole"))
+    assert sorted(path.name for path in left.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_damaged_checkpoint_is_told_with_what_is_left(args, capsys):
+    main([*args, "--run_id", "mine", "--trainer.max_steps", "3"])
+    (run,) = runs()
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"half")
+    line = refuse(capsys, ["fit", "--resume", str(run)])
+    assert f"--config {run / 'config.yaml'} --ckpt_path {run / 'checkpoints' / 'best.ckpt'}" in line
+
+
 def test_wandb_goes_on_with_the_same_run_wherever_its_folder_is(args, monkeypatch, tmp_path):
     pytest.importorskip("wandb")
+    known = {"id": "linear-tiny-first", "project": "of-mine"}  # trial-0001 there is in more than one sweep
     for variable in ("WANDB_MODE", "WANDB_API_KEY"):  # neither account nor network
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -204,13 +244,15 @@ def test_wandb_goes_on_with_the_same_run_wherever_its_folder_is(args, monkeypatc
     stop([*args, "--logger", "wandb", "--run_id", "first", *sending(4)])
     monkeypatch.delenv("WANDB_PROJECT")
     (run,) = runs()
-    assert json.loads((run / "run.json").read_text())["wandb"] == {"id": "first", "project": "of-mine"}
+    assert json.loads((run / "run.json").read_text())["wandb"] == known
     moved = run.rename("moved")
     main(["fit", "--resume", str(moved)])
-    assert json.loads((moved / "run.json").read_text())["wandb"] == {"id": "first", "project": "of-mine"}
+    assert json.loads((moved / "run.json").read_text())["wandb"] == known
     parts = list((moved / "wandb").glob("offline-run-*"))
     assert len(parts) == 2
-    assert all(part.name.endswith("-first") for part in parts)  # one identity: `wandb sync` joins them
+    assert all(
+        part.name.endswith("-linear-tiny-first") for part in parts
+    )  # one identity: `wandb sync` joins them
     with (moved / "metrics.csv").open(newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8))
 

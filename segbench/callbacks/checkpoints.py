@@ -1,6 +1,7 @@
 """`checkpoints/best.ckpt` and `checkpoints/last.ckpt`, each of which says by itself what it is."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ class Checkpoints(Checkpoint):
     """Saves the state of the run.
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
-    `best.ckpt` whenever `val/miou` is higher than ever. Lightning writes to a temporary file first, so that a
-    kill while writing leaves the previous one whole.
+    `best.ckpt` whenever `val/miou` is higher than ever. A kill while writing leaves the previous one whole.
 
     Attributes:
         best_score: Highest `val/miou` so far; None before the first validation.
@@ -35,6 +35,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forgets a best score whose checkpoint is not here, and does the validation in which a run ended."""
+        if trainer.is_global_zero:
+            for draft in _folder(trainer).glob(".*.ckpt"):  # which a kill left behind
+                draft.unlink()
         if not (_folder(trainer) / "best.ckpt").is_file():
             self.best_score = None
         if self._due:
@@ -50,7 +53,11 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Saves every few optimiser steps."""
         step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+        if not self.every_n_steps or step % self.every_n_steps or step == self._saved_step:
+            return
+        # A validation that follows saves as it starts, and as due: a run killed between the two would skip it.
+        loop = trainer.fit_loop
+        if loop._data_fetcher is None or not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             self._save(trainer, "last.ckpt")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -98,7 +105,10 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer, name: str) -> Path:
         path = _folder(trainer) / name
-        trainer.save_checkpoint(path, weights_only=False)
+        # Lightning writes into the folder for temporary files first, and moves that file to where it is told.
+        # On clusters the two are on different disks, so that moving is copying, and a kill leaves half a file.
+        with replacing(path) if trainer.is_global_zero else nullcontext(path) as draft:
+            trainer.save_checkpoint(draft, weights_only=False)
         self._saved_step = trainer.global_step
         return path
 

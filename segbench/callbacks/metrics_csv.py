@@ -55,8 +55,9 @@ class MetricsCSV(Logger):
         """
         row = {"step": int(self._last.get("step", -1)) + 1 if step is None else step, **metrics}
         if self._continued:
-            # What an interrupted run logged after its last checkpoint is about to be logged again.
-            self._rewrite([old for old in self._read() if not _is_superseded(old, row)], [])
+            # What an interrupted run logged after its last checkpoint is about to be logged again; of the step
+            # itself perhaps only a part, and the rest stays.
+            self._rewrite([old for old in self._read() if int(float(old["step"])) <= row["step"]], [])
             self._continued = False
         same_step = str(self._last.get("step")) == str(row["step"])
         if same_step:
@@ -93,8 +94,3 @@ class MetricsCSV(Logger):
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns, lineterminator="\n").writerow(row)
         return text.getvalue().encode()
-
-
-def _is_superseded(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    step = int(float(old["step"]))
-    return step > new["step"] or (step == new["step"] and bool((old.keys() & new.keys()) - {"step", "epoch"}))
