@@ -24,10 +24,15 @@ def report(runs: list[Path], out: Path) -> None:
     from segbench.report.groups import attach_tests
     from segbench.report.overview import overview
     from segbench.report.plots import plot_table_1, plot_table_2
-    from segbench.report.runs import find_runs
+    from segbench.report.runs import find_runs, read_run
     from segbench.report.thesis import comparisons, table_1, table_2
 
-    found = find_runs(runs)
+    found = []
+    for folder in find_runs(runs):
+        try:
+            found.append(read_run(folder))
+        except ValueError as error:
+            print(f"{error}; it is left out", file=sys.stderr)
     scored = [run for run in found if run.finished and run.scores]
     for run in found:
         if run not in scored:

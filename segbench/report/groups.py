@@ -10,7 +10,7 @@ from segbench.report.runs import SPLITS, Run, flatten
 
 # Seeds; and what is no part of the experiment: where to write, how to show, how to share the work out.
 _APART = re.compile(
-    r"seed_everything|experiment|runs_dir|logger|ckpt_path|(panels|predictions|checkpoints|start)\..*"
+    r"seed_everything|experiment|runs_dir|logger|ckpt_path|(panels|predictions|checkpoints)\..*"
     r"|trainer\.(devices|num_nodes|accelerator|strategy|logger|callbacks.*|enable_.*|log_every_n_steps"
     r"|default_root_dir|num_sanity_val_steps|detect_anomaly|barebones|profiler|plugins|fast_dev_run)"
     r"|data\.init_args\.(seed|num_workers|cache|cache_dir|root|eval_batch_size)"
@@ -58,6 +58,8 @@ def group(runs: Iterable[Run], apart: str = "") -> list[Group]:
             and not (apart and key.startswith(apart))
             and not (key.startswith("trainer.") and run.verb in _SCORING and key not in _SCORING[run.verb])
         }
+        if flat.get("start.checkpoint") is not None:
+            flat["start.checkpoint"] = "other weights"  # of whom does not count: each seed may have its own
         identity = json.dumps(flat, sort_keys=True, default=str)
         found.setdefault(identity, []).append(run)
         settings[identity] = flat

@@ -69,8 +69,8 @@ class Run(NamedTuple):
         return value
 
 
-def find_runs(places: Iterable[Path]) -> list[Run]:
-    """Reads all run folders in some places.
+def find_runs(places: Iterable[Path]) -> list[Path]:
+    """Finds all run folders in some places.
 
     Args:
         places: Run folders, folders of them such as `runs/meanshift_table1`, or `runs` itself.
@@ -79,7 +79,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
         Sorted by folder, each once.
 
     Raises:
-        ValueError: If a place has no run folder, or one of them is damaged.
+        ValueError: If a place has no run folder.
     """
     cards: dict[Path, None] = {}
     for place in places:
@@ -87,7 +87,7 @@ def find_runs(places: Iterable[Path]) -> list[Run]:
         if not found:
             raise ValueError(f"{place} is no run folder, and has none in it; give runs/EXPERIMENT or runs")
         cards |= dict.fromkeys(card.resolve() for card in found)
-    return [read_run(card.parent) for card in sorted(cards)]
+    return [card.parent for card in sorted(cards)]
 
 
 def read_run(folder: Path) -> Run:
@@ -121,9 +121,7 @@ def read_run(folder: Path) -> Run:
             bool(card.get("finished", True)),  # earlier versions did not say
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"{folder} is a damaged run folder ({type(error).__name__}: {error}); leave it out"
-        ) from None
+        raise ValueError(f"{folder} is a damaged run folder ({type(error).__name__}: {error})") from None
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -191,6 +191,23 @@ def test_what_is_no_run_is_told_in_a_line(place, capsys, damage, told):
     assert not Path("out").exists()
 
 
+def test_a_run_that_began_with_other_weights_is_no_further_seed(place):
+    for seed, start in enumerate((None, None, "one.ckpt", "two.ckpt")):
+        folder = write_run(Path(f"runs/x/{seed}"), seed=seed)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"start": {"checkpoint": start}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert [row["runs"] for row in rows(report("runs")["runs.csv"])] == ["2", "2"]
+
+
+def test_a_damaged_run_folder_is_left_out_of_the_others(place, capsys):
+    write_run(Path("runs/x/a"))
+    (write_run(Path("runs/x/b")) / "run.json").write_text("{")
+    (write_run(Path("runs/x/c")) / "config.yaml").unlink()  # as who is killed in the first second leaves it
+    assert len(rows(report("runs")["runs.csv"])) == 1
+    told = capsys.readouterr().err
+    assert told.count("is a damaged run folder") == told.count("; it is left out") == 2
+
+
 def test_the_published_tables_agree_where_they_overlap():
     """L'_ms = L_ms is the checkpoint as it was trained: the same figures stand in both tables."""
     for (iterations, dim), row in published.TABLE_2.items():
