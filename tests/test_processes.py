@@ -318,6 +318,7 @@ def test_the_slurm_script_queues_again_what_was_stopped_and_nothing_else(tmp_pat
         (tmp_path / name).write_text(f"#!/bin/bash\n{code}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {"SLURM_JOB_ID": "42", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4"}
+    slurm |= {"SLURM_CPUS_PER_TASK": "8"}
     environment = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for status in (0, 2, os.EX_TEMPFAIL):
         (tmp_path / "status").write_text(str(status))
@@ -327,6 +328,7 @@ def test_the_slurm_script_queues_again_what_was_stopped_and_nothing_else(tmp_pat
         assert (tmp_path / "scontrol.txt").exists() == (status == os.EX_TEMPFAIL)
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 42\n"
     command = (tmp_path / "srun.txt").read_text()
+    assert command.startswith("--wait=300 --cpus-per-task=8 ")  # srun does not ask the job for it
     assert (
         "segbench fit --config a b.yaml --trainer.num_nodes 2 --trainer.devices 4 --run_id slurm-42" in command
     )

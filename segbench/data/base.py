@@ -313,7 +313,8 @@ class SegmentationDataModule(L.LightningDataModule):
     def _workers(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        return default_num_workers(self.trainer.num_devices if self.trainer else 1)
+        bound = "SLURM_CPUS_PER_TASK" in os.environ  # each process sees processors of its own alone
+        return default_num_workers(self.trainer.num_devices if self.trainer and not bound else 1)
 
     def _batches_done(self) -> int:
         if self.trainer is None:

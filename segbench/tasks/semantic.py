@@ -305,6 +305,11 @@ class SemanticTask(Task):
             value = loss(prediction, label)
             self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
+        for part in (prediction.boundary, prediction.colors):
+            if part is not None:
+                # Nothing of it, but in the graph: DDP waits for a gradient of each weight, also of a head that
+                # no loss looks at.
+                total = total + part[:0].sum()
         self.log("train/loss", total.detach(), prog_bar=True)
         return {"loss": total, "prediction": _detached(prediction), "label": label}
 

@@ -256,6 +256,19 @@ def test_the_default_number_of_workers_leaves_room(monkeypatch):
         assert default_num_workers(devices) == expected
 
 
+def test_a_slurm_task_shares_its_processors_with_no_other(monkeypatch):
+    class Trainer:
+        num_devices = 4
+
+    data = SyntheticDataModule()
+    data.trainer = Trainer()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert data._workers() == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")  # `srun` binds each task to 8 of the node's
+    assert data._workers() == 7
+
+
 def test_importing_asks_no_server():
     code = "import segbench.data.transforms, os; assert os.environ['NO_ALBUMENTATIONS_UPDATE'] == '1'"
     environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}

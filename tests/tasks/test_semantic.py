@@ -218,6 +218,30 @@ def test_a_post_processor_for_other_classes_is_refused_before_training():
         make(depths=[0], postprocess=partial(Regions, promote=[0.5, 0.5]))
 
 
+def test_a_head_that_no_loss_looks_at_is_in_the_graph_all_the_same():
+    """`DistributedDataParallel` waits for the gradient of every weight."""
+
+    class Headed(LinearDecoder):
+        def __init__(self, info, num_classes):
+            super().__init__(info, num_classes)
+            self.boundary_head = torch.nn.Conv2d(num_classes, 1, 1)
+
+        def forward(self, features):
+            prediction = super().forward(features)
+            return prediction._replace(boundary=self.boundary_head(prediction.logits))
+
+    encoder = partial(TimmViT, depths=[0], pretrained=False)
+    task = SemanticTask(encoder, Headed, (32, 32), 2, ["a", "b"], [[0, 0, 0], [255, 255, 255]])
+    task.log = lambda *args, **kwargs: None
+    image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    label = torch.randint(0, 2, (2, 32, 32), dtype=torch.uint8)
+    loss = task.training_step(Batch(image, label, ("a", "b")), 0)["loss"]
+    logits = F.interpolate(task(image)[0].logits, (32, 32), mode="bilinear")
+    torch.testing.assert_close(loss, F.cross_entropy(logits, label.long()))  # nothing of the head is in it
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())
+
+
 def test_the_boundary_head_reaches_the_post_processor():
     class Headed(LinearDecoder):
         def forward(self, features):
