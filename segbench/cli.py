@@ -25,6 +25,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
 from segbench.callbacks.batch_norm import BatchNorms
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
+from segbench.callbacks.divergence import Divergence
 from segbench.callbacks.feature_cache import FeatureCache
 from segbench.callbacks.ledger import LedgerFile
 from segbench.callbacks.metrics_csv import MetricsCSV
@@ -258,6 +259,7 @@ class SegbenchCLI(LightningCLI):
             BatchNorms(config.sync_batchnorm),
             Preemption(),
             StepSeed(),
+            Divergence(),
             FeatureCache(),
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
