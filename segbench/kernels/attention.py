@@ -24,8 +24,8 @@ def attention(
 ) -> Tensor:
     """Computes `softmax(scale · Q Kᵀ) V`, with some of the weights set to zero.
 
-    In C for many tokens of float32 on a CPU, where there is a compiler; SEGBENCH_KERNELS=plain forbids it. The
-    same tokens then give the same result with any number of threads. Otherwise by torch's
+    In C for many tokens of float32 on a CPU with AVX2 or AVX-512 and a compiler, unless SEGBENCH_KERNELS says
+    plain or chunked. The same tokens then give the same result with any number of threads. Otherwise by torch's
     `scaled_dot_product_attention`: other precisions, autocast, other devices, exported graphs.
 
     Args:
@@ -73,7 +73,8 @@ def _for_native(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bo
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _native_is_wanted() -> bool:
-    return choose_backend("auto", ("native", "plain")) == "native" and native.available()
+    wanted = choose_backend("auto", ("native", "plain")) == "native"
+    return wanted and native.available() and native_attention.is_fast()
 
 
 @torch.library.custom_op("segbench::attention", mutates_args=())

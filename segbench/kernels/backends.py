@@ -27,7 +27,8 @@ def choose_backend(wanted: str, offered: Sequence[str]) -> str:
 
     Args:
         wanted: An argument of the caller. "auto" takes what the environment variable SEGBENCH_KERNELS says,
-            where that is offered here, since no kernel has all backends; for "plain" the plainest that is.
+            where that is offered here, since no kernel has all backends; for "plain" and "chunked", which run
+            nothing compiled by us, the plainest that is.
         offered: What can compute the case at hand, the fastest first.
 
     Returns:
@@ -41,6 +42,6 @@ def choose_backend(wanted: str, offered: Sequence[str]) -> str:
             raise ValueError(f"backend is {wanted!r}; here there are auto, {', '.join(offered)}")
         return wanted
     preferred = preference()
-    if preferred == "plain":
-        return offered[-1]
-    return preferred if preferred in offered else offered[0]
+    if preferred in offered:
+        return preferred
+    return offered[-1] if preferred in ("plain", "chunked") else offered[0]

@@ -141,7 +141,9 @@ class _Runs(NamedTuple):
     def to_c(self) -> _Axis:
         """Names the tables to C; they must outlive it."""
         tables = map(native.pointer, (self.lower, self.upper, self.first, self.length, self.share))
-        return _Axis(*tables, len(self.lower), int(self.length.max()), self.step)
+        longest = int(self.length.max())
+        # Downwards every pixel is a run, and a step of several cells would overflow where it leads nowhere.
+        return _Axis(*tables, len(self.lower), longest, self.step if longest > 1 else 0.0)
 
 
 @lru_cache(maxsize=64)

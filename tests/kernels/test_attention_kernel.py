@@ -10,10 +10,12 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from segbench.kernels import attention as kernel
-from segbench.kernels import native
+from segbench.kernels import native, native_attention
 from segbench.kernels.attention import attention
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="no C compiler")
+pytestmark = pytest.mark.skipif(
+    not (native.available() and native_attention.is_fast()), reason="no C compiler, or neither AVX2 nor AVX-512"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -172,9 +174,13 @@ def test_other_precisions_autocast_and_unlike_shapes_go_by_torch(monkeypatch):
     attention(query[:, :, :5], key, value)
     attention(query, key, value[..., :3])
     attention(query, key, value, dropout=1.0)
-    monkeypatch.setenv("SEGBENCH_KERNELS", "plain")
-    attention(query, key, value)
+    for name in ("plain", "chunked"):
+        monkeypatch.setenv("SEGBENCH_KERNELS", name)
+        attention(query, key, value)
     monkeypatch.delenv("SEGBENCH_KERNELS")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(native_attention, "is_fast", lambda: False)
+        attention(query, key, value)
     monkeypatch.setattr(native, "available", lambda: False)
     torch.testing.assert_close(attention(query, key, value), expected)
 

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,7 @@ _FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-ffp-contract=fast"),
 )
 _TIMEOUT_S = 120
+_ELSEWHERE = "name another place by SEGBENCH_CACHE"
 
 
 @cache
@@ -46,7 +47,7 @@ def library() -> ctypes.CDLL:
         The library. Its functions take pointers, see `pointer`.
 
     Raises:
-        ValueError: If there is no C compiler, or it fails; says what it said.
+        ValueError: If there is no C compiler, it fails, or its library has no place; says what it said.
     """
     wanted = shlex.split(os.environ.get("CC", "")) or ["cc"]  # more than one word as in CC="ccache gcc"
     compilers = [words for words in (wanted, ["gcc"], ["clang"]) if shutil.which(words[0])]
@@ -57,13 +58,13 @@ def library() -> ctypes.CDLL:
     key = hashlib.sha256("\0".join([*command, _processor_features()]).encode())
     for source in _SOURCES:
         key.update(source.read_bytes())
-    path = cache_folder() / "kernels" / f"{key.hexdigest()[:32]}.so"
-    if not path.exists():
-        _compile(command, path)
+    folder, name = cache_folder() / "kernels", key.hexdigest()[:32]
+    whole = (path for path in folder.glob(f"{name}-*.so") if path.name == _named(name, path))
+    path = next(whole, None) or _compile(command, folder, name)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise ValueError(f"{path} cannot be loaded ({error}): remove it, it is then compiled anew") from None
+        raise ValueError(f"the native kernels cannot be loaded, {error}; {_ELSEWHERE}") from None
 
 
 @cache
@@ -132,20 +133,31 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 (th
     return ThreadPoolExecutor(threads, thread_name_prefix="segbench-kernel")
 
 
-def _compile(command: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # two processes may do this at once
-        draft = Path(folder, path.name)
-        arguments: Iterable[str] = [*command, *map(str, _SOURCES), "-o", str(draft), "-lm"]
-        try:
-            subprocess.run(list(arguments), check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
-        except subprocess.CalledProcessError as error:
-            raise ValueError(
-                f"{command[0]} does not compile the native kernels: {error.stderr[-500:]}"
-            ) from None
-        except subprocess.TimeoutExpired:
-            raise ValueError(f"{command[0]} took more than {_TIMEOUT_S} s for the native kernels") from None
-        draft.replace(path)
+def _named(name: str, path: Path) -> str:
+    """Names a library after its content as well: half a file, as a power failure leaves, would crash Python."""
+    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _compile(command: list[str], folder: Path, name: str) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # two processes may do this at once
+            draft = Path(own, "draft.so")
+            _call([*command, *map(str, _SOURCES), "-o", str(draft), "-lm"])
+            return draft.replace(folder / _named(name, draft))
+    except OSError as error:
+        raise ValueError(f"the native kernels cannot be written, {error}; {_ELSEWHERE}") from None
+
+
+def _call(compiler: list[str]) -> None:
+    try:
+        subprocess.run(compiler, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except subprocess.CalledProcessError as error:
+        raise ValueError(f"{compiler[0]} does not compile the native kernels: {error.stderr[-500:]}") from None
+    except OSError as error:
+        raise ValueError(f"the compiler cannot be run, {error}; name another one by CC") from None
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{compiler[0]} took more than {_TIMEOUT_S} s for the native kernels") from None
 
 
 def _processor_features() -> str:
