@@ -136,8 +136,9 @@ class FeatureStore:
         path = self._path(part)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as draft:
-                records.tofile(draft)
+            # Not `tofile`, which says nothing where the disk fills up with the last bytes.
+            with replacing(path) as draft, draft.open("wb") as file:
+                file.write(records.view(np.uint8).data)
         except OSError as error:
             raise self._unwritable(error) from None
 

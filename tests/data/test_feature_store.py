@@ -1,6 +1,7 @@
 """What the cache holds is what the pipeline makes, and its recipe tells when that would be something else."""
 
 import os
+import resource
 
 import albumentations as A
 import numpy as np
@@ -126,6 +127,22 @@ def test_mistakes(tmp_path):
     blocked.write_text("")
     with pytest.raises(PermissionError, match="name another place by SEGBENCH_CACHE"):
         FeatureStore(blocked, {}, ["x"], 1).describe(given[0])
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_no_part(tmp_path):
+    given = items()
+    store = FeatureStore(tmp_path, {}, [item.name for item in given], 1)
+    store.describe(given[0])
+    (part,) = store.missing()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(PermissionError, match=r"\(File too large\): name another place"):
+            store.write(part, given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.missing() == [part]
+    assert not list(store.folder.rglob("*part*"))
 
 
 def test_views_are_the_pipelines_own_whatever_the_seed(cache):
