@@ -48,20 +48,25 @@ def mixed_share(logits: Tensor) -> float:
     return float((corners != corners[0]).any(0).float().mean())
 
 
-def block_labels(num_classes: int, size: tuple[int, int], batch: int = 1, seed: int = 0) -> Tensor:
+def block_labels(
+    num_classes: int, size: tuple[int, int], batch: int = 1, seed: int = 0, ignore_index: int = 255
+) -> Tensor:
     """Draws labels in squares of 32 pixels, a tenth of them unlabelled.
 
     Args:
-        num_classes: `K`, at most 255.
+        num_classes: `K`.
         size: `(H, W)`.
         batch: `B`.
         seed: Another one, other labels.
+        ignore_index: Label of what is unlabelled.
 
     Returns:
-        `(B, H, W)` uint8, 255 where unlabelled.
+        `(B, H, W)`, uint8 where that holds all labels, otherwise int64.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, -(-size[0] // 32), -(-size[1] // 32))
-    labels = torch.randint(num_classes, shape, generator=generator, dtype=torch.uint8)
-    labels[torch.rand(shape, generator=generator) < 0.1] = 255
+    narrow = num_classes <= 256 and 0 <= ignore_index <= 255
+    dtype = torch.uint8 if narrow else torch.int64
+    labels = torch.randint(num_classes, shape, generator=generator, dtype=dtype)
+    labels[torch.rand(shape, generator=generator) < 0.1] = ignore_index
     return labels.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, : size[0], : size[1]].contiguous()

@@ -174,7 +174,9 @@ def training(model: Model, setup: Setup, name: str, clock: Clock) -> list[Row]:
     task = model.task
     task.setup("fit")
     image = _images(model, setup.batch_size, clock.device)
-    label = block_labels(model.num_classes, model.img_size, setup.batch_size).to(clock.device)
+    label = block_labels(
+        model.num_classes, model.img_size, setup.batch_size, ignore_index=task.ignore_index
+    ).to(clock.device)
     batch = Batch(image, label, tuple(str(i) for i in range(setup.batch_size)))
     cast = partial(_autocast, clock.device, setup.precision)
     exact = partial(_autocast, clock.device, "fp32")

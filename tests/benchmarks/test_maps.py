@@ -24,3 +24,11 @@ def test_labels_are_blocks_with_a_part_unlabelled():
     assert set(labels.unique().tolist()) == {0, 1, 2, 3, 4, 255}
     assert (labels[:, :32, :32] == labels[:, :1, :1]).all()
     assert 0.05 < (labels == 255).float().mean() < 0.2
+    assert labels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("num_classes", "ignore_index"), [(300, 255), (3, -100), (400, 65535)])
+def test_labels_beyond_bytes(num_classes, ignore_index):
+    labels = block_labels(num_classes, (1600, 1600), ignore_index=ignore_index)
+    assert (labels == ignore_index).any()
+    assert num_classes - 3 <= labels[labels != ignore_index].max() < num_classes

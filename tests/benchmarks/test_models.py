@@ -81,6 +81,12 @@ def test_training_and_evaluation_stand_beside_the_plain_baseline(tmp_path):
         assert rows["meanshift", "segbench"]["ratio"] is None
 
 
+def test_more_classes_than_bytes_count(tmp_path):
+    files = {"linear": write(tmp_path, "linear")}
+    training = sections(files, Setup(Changes((32, 48), 300), batch_size=1))[1]
+    assert rows_of(training)["linear", "segbench"]["loss_difference"] < 1e-5
+
+
 @pytest.mark.slow  # bf16 crawls on processors without instructions for it
 def test_half_precision_has_a_baseline_of_either_kind(tmp_path):
     _, training, evaluation = sections({"linear": write(tmp_path, "linear")}, Setup(SMALL, 1, "bf16"))
