@@ -2,12 +2,22 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+# Where it was made may be an old torch without `weights_only`: naming a module of pickle's kind asks every
+# version to run what the file holds. NumPy's numbers among names and scores become plain ones.
+_MAKE_PLAIN = (
+    "import json, pickle, torch; c = torch.load('OLD', 'cpu', pickle_module=pickle);"
+    " plain = lambda v: getattr(v, 'tolist', v.__str__)();"
+    " torch.save({**{k: c[k] for k in ('model', 'state_dict', 'n_cls') if k in c},"
+    " 'meta': json.loads(json.dumps(c.get('meta'), default=plain))}, 'PLAIN')"
+)
 
 
 def read_foreign(path: Path) -> dict[str, Any]:
@@ -29,7 +39,9 @@ def read_foreign(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 are none, and cannot be mapped
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is told in one line, or nothing is
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError:
         raise
     except Exception as error:  # a file of another kind makes the unpickler stumble in any way
@@ -48,7 +60,7 @@ def weights(content: dict[str, Any], name: str, path: Path) -> dict[str, Tensor]
         path: For the message.
 
     Returns:
-        Tensors by name.
+        Tensors by name, without the prefix `module.` that a model on several devices gives to all of them.
 
     Raises:
         ValueError: If there are none, or something else is among them.
@@ -58,10 +70,11 @@ def weights(content: dict[str, Any], name: str, path: Path) -> dict[str, Tensor]
         there = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
         raise ValueError(f"{path} has no weights under '{name}'; there is {there}")
     for key, value in found.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            kind = "no name" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{path}: {key} under '{name}' is {kind}, where weights are expected")
-    return dict(found)
+    prefix = "module." if all(key.startswith("module.") for key in found) else ""
+    return {key.removeprefix(prefix): value for key, value in found.items()}
 
 
 def _refusal(path: Path, error: Exception, mapped: bool) -> str:
@@ -70,9 +83,8 @@ def _refusal(path: Path, error: Exception, mapped: bool) -> str:
     if isinstance(error, pickle.UnpicklingError) and code:
         return (
             f"{path} holds more than tensors and plain values ({code[1] or code[2]}): reading it would run"
-            ' code from it. If you trust the file, take out what is needed where it was made: python -c "import'
-            " torch; c = torch.load('OLD', weights_only=False); torch.save({k: c[k] for k in ('model',"
-            " 'state_dict') if k in c}, 'PLAIN')\""
+            " code from it. If you trust the file, take out what is needed where it was made:"
+            f' python -c "{_MAKE_PLAIN}"'
         )
     if mapped:
         return f"{path} is a zip archive, but no checkpoint in it can be read; was it saved by torch.save?"

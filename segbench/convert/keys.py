@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -50,8 +51,8 @@ def translate(
         Exactly the keys of `expected`, in their shapes, in float32.
 
     Raises:
-        ValueError: If a key is unknown, missing or there twice, or a shape is another; names the other code
-            base's key.
+        ValueError: If a key is unknown, missing or there twice, a shape is another, or a value is no finite
+            number; names the other code base's key.
     """
     state: dict[str, Tensor] = {}
     came_from: dict[str, str] = {}
@@ -63,6 +64,9 @@ def translate(
             dropped.setdefault(rule.reason, []).append(source)
         elif rule is None or target not in expected:
             unknown.append(source)
+        elif value.layout != torch.strided or value.is_meta or not value.is_floating_point():
+            kind = "empty" if value.is_meta else f"{value.dtype}, {value.layout}"
+            raise ValueError(f"{path}: {source} is {kind}, where plain weights are expected")
         elif target in state:
             raise ValueError(f"{path}: {came_from[target]} and {source} are the same weight; one is too many")
         else:
@@ -80,7 +84,13 @@ def translate(
                 f"{path}: {came_from[target]} gives {tuple(state[target].shape)}, but the configuration asks"
                 f" for {tuple(model_value.shape)}"
             )
-    return Translation({target: _plain(state[target]) for target in expected}, dropped)
+        state[target] = _plain(state[target])
+        if not state[target].isfinite().all():
+            raise ValueError(
+                f"{path}: {came_from[target]} holds numbers that are not finite: the file is damaged, or its"
+                " training diverged"
+            )
+    return Translation({target: state[target] for target in expected}, dropped)
 
 
 def _find(source: str, table: Sequence[Rule]) -> tuple[Rule | None, str]:

@@ -7,6 +7,7 @@ logits are upsampled to the unpadded size, windows are cut to images smaller tha
 projections before the masks are linear layers, that is, transposed.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,9 +53,13 @@ _CLASSIFIER = (
     Rule("decode_head.conv_seg.weight", "decoder.head.weight", _without_pixels),
     Rule("decode_head.conv_seg.bias", "decoder.head.bias"),
 )
+_UNUSED = (
+    Rule("auxiliary_head.*", None, reason="a head that helps in training alone"),
+    Rule("ema_*", None, reason="what MMCV's averaging of weights keeps beside the model that is tested"),
+)
 TABLES: dict[Head, tuple[Rule, ...]] = {
-    "linear": (*_BACKBONE, *_CLASSIFIER),
-    "mean shift": (*_BACKBONE, *_CLASSIFIER, Rule("decode_head.q.*", "necks.0.project.*")),
+    "linear": (*_BACKBONE, *_CLASSIFIER, *_UNUSED),
+    "mean shift": (*_BACKBONE, *_CLASSIFIER, Rule("decode_head.q.*", "necks.0.project.*"), *_UNUSED),
     "mask": (
         *_BACKBONE,
         *_layers("decode_head.layers", "decoder.blocks"),
@@ -65,6 +70,7 @@ TABLES: dict[Head, tuple[Rule, ...]] = {
         Rule("decode_head.decoder_norm.*", "decoder.decoder_norm.*"),
         Rule("decode_head.mask_norm.*", "decoder.mask_norm.*"),
         Rule("decode_head.conv_seg.*", None, reason="a classifier that early versions built and never used"),
+        *_UNUSED,
     ),
 }
 _DECIDING: dict[str, Head] = {
@@ -111,7 +117,7 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
         found, "backbone.layers.", "backbone.patch_embed.projection.weight", "backbone.pos_embed", 1, path
     )
     img_size = grid_size(vit, settings.pair("model.backbone.img_size"), path)
-    _check(settings, vit, count_blocks(found, "backbone.layers."))
+    _check(settings, vit, found)
     if neck_iterations is not None and head != "mean shift":
         raise ValueError("--neck_iterations: there is no mean shift in this checkpoint; leave it out")
 
@@ -182,11 +188,14 @@ def _classes(meta: dict[str, Any], path: Path) -> tuple[list[str] | None, list[l
     return list(names), colors or None
 
 
-def _check(settings: Settings, vit: Architecture, depth: int) -> None:
-    """Refuses what the weights do not show, and segbench would compute otherwise."""
+def _check(settings: Settings, vit: Architecture, found: dict[str, Tensor]) -> None:
+    """Refuses what the weights contradict, and what they do not show and segbench would compute otherwise."""
+    depth, of_head = (count_blocks(found, f"{part}.layers.") for part in ("backbone", "decode_head"))
     for key, kind, default, allowed in (
         ("model.backbone.patch_size", int, vit.patch_size, (vit.patch_size,)),
         ("model.backbone.num_heads", int, vit.num_heads, (vit.num_heads,)),
+        ("model.backbone.num_layers", int, depth, (depth,)),
+        ("model.decode_head.num_layers", int, of_head, (of_head,)),
         ("model.backbone.with_cls_token", bool, True, (True,)),
         ("model.backbone.act_cfg.type", str, "GELU", ("GELU",)),
         ("model.backbone.out_indices", object, -1, (-1, depth - 1, (depth - 1,), [depth - 1], (-1,), [-1])),
@@ -227,7 +236,8 @@ def _statistic(settings: Settings, name: str) -> list[float]:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 3
-        or not all(type(v) in {int, float} for v in value)
+        or not all(type(v) in {int, float} and math.isfinite(v) for v in value)
+        or (name == "std" and min(value) <= 0)
     ):
         raise ValueError(f"{settings.origin}: {name} of pixels is {value!r}, where three numbers are expected")
     return [float(channel) for channel in value]
@@ -236,7 +246,11 @@ def _statistic(settings: Settings, name: str) -> list[float]:
 def _necks(
     settings: Settings, found: dict[str, Tensor], neck_iterations: int | None, path: Path
 ) -> list[dict[str, Any]]:
-    iterations = neck_iterations or settings.get("model.decode_head.meanshift_layers", int, 0)
+    iterations = neck_iterations
+    if iterations is None:
+        iterations = settings.get("model.decode_head.meanshift_layers", int, 0)
+    elif iterations < 1:
+        raise ValueError(f"--neck_iterations must be at least 1; got {iterations}")
     if iterations < 1:
         raise ValueError(
             f"{path}: how often mean shift is applied (meanshift_layers) shows in no weight, and no"

@@ -1,7 +1,10 @@
 """Configurations that are Python files, read without being run: assignments of plain values and `dict(…)`."""
 
 import ast
+from collections.abc import Iterable
 from typing import Any
+
+from segbench.convert.settings import Computed
 
 _LARGEST = 1 << 20  # characters; resolved configurations have some thousand
 
@@ -14,10 +17,10 @@ def read_python_config(text: str, origin: object) -> dict[str, Any]:
         origin: Where it is from, for messages.
 
     Returns:
-        The assigned names whose values are plain. Others are left out.
+        The assigned names; what is not plain in their values is `Computed`.
 
     Raises:
-        ValueError: If it is no Python, or builds on other files.
+        ValueError: If it is no Python, does more than assign, or builds on other files.
     """
     try:
         if len(text) > _LARGEST:
@@ -25,11 +28,11 @@ def read_python_config(text: str, origin: object) -> dict[str, Any]:
         tree = ast.parse(text)
         names: dict[str, Any] = {}
         for statement in tree.body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                try:
-                    names[statement.targets[0].id] = _value(statement.value, names)
-                except _NotPlainError:
-                    continue
+            if isinstance(statement, ast.Assign) and all(isinstance(t, ast.Name) for t in statement.targets):
+                value = _value(statement.value, names)
+                names.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
+            elif not isinstance(statement, (ast.Import, ast.ImportFrom, ast.Expr)):
+                raise ValueError(f"line {statement.lineno} is no assignment; give the resolved one")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{origin}: the configuration is not understood ({str(error)[:80]})") from error
     if "_base_" in names:
@@ -38,10 +41,6 @@ def read_python_config(text: str, origin: object) -> dict[str, Any]:
             " the work folder of every training"
         )
     return names
-
-
-class _NotPlainError(Exception):
-    """The value would have to be computed."""
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:
@@ -57,26 +56,24 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
         if isinstance(number, (int, float)):
             return -number
     if isinstance(node, ast.Dict):
-        found: dict[str, Any] = {}
-        for key, value in zip(node.keys, node.values, strict=True):
-            entry = _value(value, names)
-            found.update(_mapping(entry) if key is None else {str(_value(key, names)): entry})
-        return found
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "dict"
-        and not node.args
-    ):
-        found = {}
-        for keyword in node.keywords:
-            entry = _value(keyword.value, names)
-            found.update(_mapping(entry) if keyword.arg is None else {keyword.arg: entry})
-        return found
-    raise _NotPlainError
+        keys = [None if key is None else str(_value(key, names)) for key in node.keys]
+        return _merged(zip(keys, node.values, strict=True), names)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        # OpenMMLab writes dict({'a.b': …}) where a key is no name.
+        positional = [(None, argument) for argument in node.args[:1]]
+        return _merged([*positional, *((word.arg, word.value) for word in node.keywords)], names)
+    return Computed()
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _NotPlainError
-    return value
+def _merged(entries: Iterable[tuple[str | None, ast.expr]], names: dict[str, Any]) -> dict[str, Any] | Computed:
+    """Puts a dictionary together; what has no key of its own is a dictionary whose entries come in."""
+    found: dict[str, Any] = {}
+    for key, node in entries:
+        value = _value(node, names)
+        if key is not None:
+            found[key] = value
+        elif isinstance(value, dict):
+            found.update(value)
+        else:
+            return Computed()
+    return found

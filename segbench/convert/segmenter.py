@@ -5,6 +5,7 @@ LayerNorm's epsilon is torch's 1e-5 there, the position embedding is resampled b
 (segm/eval/miou.py) takes windows of the training crop, 32 pixels less than that apart.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +105,37 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
     found = weights(content, "model", path)
 
     head, num_classes = head_count(found, ("decoder.cls_emb", "decoder.head.weight"), path)
-    declared = {"n_cls of the file": content.get("n_cls"), "n_cls": variant.get("net_kwargs.n_cls", int, None)}
+    declared = {
+        f"n_cls in {path}": Settings(content, path).get("n_cls", int, num_classes),
+        f"n_cls in {variant_path}": variant.get("net_kwargs.n_cls", int, num_classes),
+    }
     for name, value in declared.items():
-        if value is not None and value != num_classes:
-            raise ValueError(f"{path} decodes {num_classes} classes, but {name} in {variant_path} is {value}")
+        if value != num_classes:
+            raise ValueError(f"{path} decodes {num_classes} classes, but {name} is {value}")
 
     distilled = "encoder.dist_token" in found
     vit = architecture(
         found, "encoder.blocks.", "encoder.patch_embed.proj.weight", "encoder.pos_embed", 1 + distilled, path
     )
     img_size = grid_size(vit, variant.pair("net_kwargs.image_size"), path)
+    masks = head == "decoder.cls_emb"
     _agree(variant, "net_kwargs.patch_size", vit.patch_size)
     _agree(variant, "net_kwargs.n_heads", vit.num_heads)
+    _agree(variant, "net_kwargs.d_model", found["encoder.pos_embed"].shape[2])
+    _agree(variant, "net_kwargs.n_layers", count_blocks(found, "encoder.blocks."))
+    for told, seen, what in (  # the variant of another checkpoint would bring its pixel statistics along
+        (variant.get("net_kwargs.distilled", bool, False), distilled, "distilled"),
+        (variant.get("net_kwargs.decoder.name", str) == "mask_transformer", masks, "with a mask transformer"),
+    ):
+        if told != seen:
+            raise ValueError(f"{path} is {'' if seen else 'not '}{what}, other than {variant_path} says")
+    if masks:
+        _agree(variant, "net_kwargs.decoder.n_layers", count_blocks(found, "decoder.blocks."))
 
     window = variant.pair("dataset_kwargs.crop_size", img_size) or img_size
-    dataset = variant.get("dataset_kwargs.dataset", str, "") or None
-    side = variant.get("inference_kwargs.im_size", int, img_size[0])
+    named = variant.get("dataset_kwargs.dataset", str, "")
+    dataset = named if re.fullmatch(r"[\w-]+", named) else None  # it becomes part of a path
+    side, _ = variant.pair("inference_kwargs.im_size", img_size) or img_size
     resize = _RESIZE.get(dataset or "", (4 * side, side))
     notes = []
     if dataset not in _RESIZE:
@@ -128,10 +144,10 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
         )
     mean, std = _statistics(variant)
     decoder = {"class_path": "segbench.decoders.linear.LinearDecoder"}
-    if head == "decoder.cls_emb":
+    if masks:
         decoder = _mask_transformer(variant, found)
     return Network(
-        title=f"Segmenter, {vit.name}, {'mask transformer' if head == 'decoder.cls_emb' else 'linear decoder'}",
+        title=f"Segmenter, {vit.name}, {'mask transformer' if masks else 'linear decoder'}",
         weights=found,
         table=TABLE,
         init_args={
@@ -179,7 +195,7 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
 
 
 def _agree(variant: Settings, key: str, of_weights: int) -> None:
-    value = variant.get(key, int, of_weights)
+    value = variant.get(key, int)
     if value != of_weights:
         raise ValueError(
             f"{variant.origin}: {key} is {value}, but the weights are of a network with {of_weights}"

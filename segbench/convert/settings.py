@@ -4,6 +4,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+
+
+class Computed:
+    """Stands for a value that would have to be computed, which is not done; looking it up is refused."""
+
+
 _REQUIRED: Any = object()
 
 
@@ -36,7 +42,14 @@ class Settings:
         """
         value: Any = self.values
         for name in key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
+            if isinstance(value, Mapping):
+                value = value.get(name)
+            elif not isinstance(value, Computed):
+                value = None
+        if isinstance(value, Computed):
+            raise ValueError(
+                f"{self.origin}: {key} is computed there, not here; give the resolved configuration"
+            )
         if value is None and default is not _REQUIRED:
             return default
         if kind is float and type(value) is int:

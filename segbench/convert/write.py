@@ -78,11 +78,15 @@ def write(checkpoint: dict[str, Any], out: Path) -> None:
 
     Raises:
         FileExistsError: If there is such a file.
+        OSError: If it could not be written whole.
     """
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as draft:
-        torch.save(checkpoint, draft)
+        try:
+            torch.save(checkpoint, draft)
+        except RuntimeError as error:  # torch words it as its own positions in the file
+            raise OSError(f"{out} could not be written whole; is the disk full?") from error
         refuse_existing(out)  # it took a while
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,12 +61,12 @@ def test_a_poisoned_pickle_is_not_run(run, capsys, tmp_path, zipped):
     if zipped:
         torch.save({"model": poison}, path)
     else:
-        path.write_bytes(pickle.dumps({"model": poison}))
+        path.write_bytes(pickle.dumps({"model": poison}, protocol=4))  # of which torch would warn
     told = refused(run, capsys)
     assert not (tmp_path / "executed").exists()
     if zipped:
         assert "mkdir): reading it would run code from it" in told
-        assert "torch.save({k: c[k] for k in ('model', 'state_dict') if k in c}, 'PLAIN')" in told
+        assert "for k in ('model', 'state_dict', 'n_cls') if k in c}" in told
 
 
 @pytest.mark.slow
@@ -129,6 +130,25 @@ def test_a_misshapen_weight(run, capsys):
     assert "decoder.proj_patch gives (192, 191), but the configuration asks for (192, 192)" in told
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(192).to_sparse(), "is torch.float32, torch.sparse_coo, where plain weights"),
+        (torch.empty(192, device="meta"), "is empty, where plain weights"),
+        (torch.zeros(192, dtype=torch.int64), "is torch.int64, torch.strided, where plain weights"),
+        (torch.full((192,), torch.nan), "holds numbers that are not finite"),
+    ],
+)
+def test_weights_that_are_none(run, capsys, value, message):
+    change(run, lambda content: content["model"].update({"encoder.norm.bias": value}))
+    assert f"encoder.norm.bias {message}" in refused(run, capsys)
+
+
+def test_a_number_of_classes_that_is_none(run, capsys):
+    change(run, lambda content: content.update(n_cls=torch.tensor([4, 4])))
+    assert "n_cls is tensor([4, 4]), where a int is expected" in refused(run, capsys)
+
+
 def test_nineteen_classes_where_the_configuration_says_150(run, capsys):
     path = run / "variant.yml"
     path.write_text(path.read_text().replace("n_cls: 4", "n_cls: 150"))
@@ -160,6 +180,12 @@ def test_no_variant_yml(run, capsys):
     ("key", "value", "message"),
     [
         ("n_heads", 6, "n_heads is 6, but the weights are of a network with 3"),
+        ("d_model", 384, "d_model is 384, but the weights are of a network with 192"),
+        ("n_layers", 12, "n_layers is 12, but the weights are of a network with 1"),
+        ("n_layers", None, "n_layers is missing"),
+        ("distilled", True, "is not distilled, other than"),
+        ("decoder", {"name": "linear"}, "is with a mask transformer, other than"),
+        ("decoder", {"name": "mask_transformer", "n_layers": 1}, "decoder.n_layers is 1, but the weights are"),
         ("patch_size", "16", "patch_size is '16', where a int is expected"),
         ("image_size", (32, 48), "4 patches is no grid of 2×3"),
         ("image_size", (32, -32), "image_size is (32, -32), where one or two positive numbers"),
@@ -185,3 +211,31 @@ def test_no_such_file_and_wrong_class_names(run, capsys):
     assert "there is no file" in refused(run, capsys, "--classes", str(run / "nowhere.txt"))
     (run / "checkpoint.pth").unlink()
     assert "there is no checkpoint" in refused(run, capsys)
+
+
+def test_stopped_in_the_middle(run, capsys, monkeypatch):
+    def save(content, draft):
+        draft.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    before = sorted(run.iterdir())
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(run / "checkpoint.pth"), "--source", "segmenter", "--out", str(run / "new.ckpt")])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "segbench: stopped\n"
+    assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+def test_a_full_disk(run, capsys, monkeypatch):
+    before = sorted(run.iterdir())
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda content, draft: save(content, "/dev/full"))
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(run / "checkpoint.pth"), "--source", "segmenter", "--out", str(run / "new.ckpt")])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "new.ckpt could not be written whole; is the disk full?" in told
+    assert told.count("\n") == 1
+    assert sorted(run.iterdir()) == before

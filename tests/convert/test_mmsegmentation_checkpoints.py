@@ -1,7 +1,9 @@
 """Checkpoints of MMSegmentation, and of the MeanShifter's fork, compute in segbench what they compute there."""
 
+import re
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from convert.test_segmenter_checkpoints import change, check_labels, photograph, windowed
@@ -167,6 +169,10 @@ def test_iterations_of_mean_shift_must_come_from_somewhere(tmp_path, capsys):
     (tmp_path / "resolved.py").write_text(model.config("0.x"))
     task = segbench.load(converted(tmp_path, model, "plain", "--config", str(tmp_path / "resolved.py")))
     assert task.necks[0].iterations == 2
+    (tmp_path / "converted.ckpt").unlink()
+    with pytest.raises(SystemExit):
+        converted(tmp_path, model, "0.x", "--neck_iterations", "0")
+    assert "--neck_iterations must be at least 1; got 0" in capsys.readouterr().err
 
 
 def test_an_early_head_with_a_classifier_it_never_used(tmp_path, capsys):
@@ -176,12 +182,82 @@ def test_an_early_head_with_a_classifier_it_never_used(tmp_path, capsys):
     assert "decode_head.conv_seg.weight, decode_head.conv_seg.bias: a classifier" in capsys.readouterr().out
 
 
+def test_what_only_training_needs_is_dropped_by_name(tmp_path, capsys):
+    model = EncoderDecoder("linear", layers=1)
+    image = photograph(64, 64)
+    with torch.inference_mode():
+        expected = model.eval()(normalized(image))
+    for name, value in list(model.named_parameters()):
+        model.register_buffer(f"ema_{name.replace('.', '_')}", value.detach() + 1)  # as MMCV 1 keeps averages
+    model.auxiliary_head = torch.nn.Sequential(torch.nn.Conv2d(192, 8, 3), torch.nn.BatchNorm2d(8))
+    task = segbench.load(converted(tmp_path, model))
+    told = capsys.readouterr().out
+    assert "auxiliary_head.1.num_batches_tracked: a head that helps in training alone" in told
+    assert "ema_decode_head_conv_seg_bias: what MMCV's averaging" in told
+    with torch.inference_mode():
+        torch.testing.assert_close(task.logits(image), expected, **TOLERANCE)
+
+
+def test_a_model_of_several_devices(tmp_path):
+    path, out = tmp_path / "latest.pth", tmp_path / "converted.ckpt"
+    model = EncoderDecoder("linear", layers=1)
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"meta": model.meta("0.x"), "state_dict": state}, path)
+    main(["convert", str(path), "--source", "mmsegmentation", "--out", str(out)])
+    assert torch.equal(segbench.load(out).encoder.vit.cls_token, model.state_dict()["backbone.cls_token"])
+
+
+def test_dictionaries_whose_keys_are_no_names(tmp_path):
+    """OpenMMLab writes them as `dict({...})`; what stands beside them counts no less."""
+    model = EncoderDecoder("mask", layers=1)
+    text = model.config("0.x").replace("drop_path_rate=0.1,", "drop_path_rate=0.3, init_cfg=dict({'a.b': 1}),")
+    custom = "optimizer = dict(paramwise_cfg=dict(custom_keys=dict({'.backbone': dict(lr_mult=0.1)})), "
+    text = text.replace("eps=1e-06", "eps=1e-04").replace("optimizer = dict(", custom)
+    (tmp_path / "resolved.py").write_text(text)
+    more = ["--config", str(tmp_path / "resolved.py")]
+    said = model_config(read_checkpoint(converted(tmp_path, model, "0.x", *more)))["init_args"]
+    assert said["encoder"]["init_args"]["norm_eps"] == 1e-4
+    assert said["encoder"]["init_args"]["drop_path_rate"] == 0.3
+    assert said["optimizer"]["init_args"]["lr"] == 0.002
+
+
+class HistoryBuffer:
+    """Stands for MMEngine's, which every checkpoint of a training of its own holds."""
+
+    def __init__(self):
+        self.history = np.zeros(2)
+
+
+@pytest.mark.slow
+def test_a_file_of_mmengine_made_plain_keeps_names_and_configuration(tmp_path, capsys, monkeypatch):
+    model, path = EncoderDecoder("mean shift", layers=1), tmp_path / "OLD"
+    meta = model.meta("1.x") | {"best": np.float64(0.4)}
+    meta["dataset_meta"]["palette"] = np.array(meta["dataset_meta"]["palette"])
+    hub = {"log_scalars": {"train/loss": HistoryBuffer()}}
+    torch.save({"meta": meta, "state_dict": model.state_dict(), "message_hub": hub}, path)
+    with pytest.raises(SystemExit):
+        main(["convert", str(path), "--source", "mmsegmentation", "--out", str(tmp_path / "x.ckpt")])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r'python -c "(.+?)"', told)[1], {})
+    out = tmp_path / "plain.ckpt"
+    main(["convert", str(tmp_path / "PLAIN"), "--source", "mmsegmentation", "--out", str(out)])
+    task = segbench.load(out)
+    assert (task.class_names[4], task.palette[4], task.necks[0].iterations) == ("kind 4", [4, 7, 9], 2)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ("num_heads=3,", "num_heads=6,", "num_heads is 6; known here is 3"),
         ("interpolate_mode='bicubic'", "interpolate_mode='nearest'", "interpolate_mode is 'nearest'"),
         ("to_rgb=True", "to_rgb=False", "to_rgb is False"),
+        ("num_layers=1", "num_layers=12", "num_layers is 12; known here is 1"),
+        ("backbone=dict(", "backbone=make(", "backbone.img_size is computed"),
+        ("norm_cfg=dict(type='LN', eps=1e-06", "norm_cfg=dict(eps=10**-6", "norm_cfg.eps is computed"),
+        ("dataset_type", "model['backbone']['drop_path_rate'] = 0\ndataset_type", "is no assignment"),
+        ("std=[127.5, 127.5, 127.5]", "std=[0, 0, 0]", "std of pixels is [0, 0, 0]"),
         ("num_classes=5", "num_classes=150", "decodes 5 classes, but its configuration says 150"),
         ("img_size=(64, 64)", "img_size=(64, 96)", "no grid of 4×6"),
         ("norm_cfg = dict(", "_base_ = ['other.py']\nnorm_cfg = dict(", "builds on other files"),
