@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -212,4 +213,4 @@ def write_png(path: str, picture: NDArray[Any]) -> None:
     pixels = picture[..., ::-1] if picture.ndim == 3 else picture
     # Not cv2.imwrite: it fails without a word, and on paths that are not ASCII on some systems.
     encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))[1]
-    encoded.tofile(path)
+    Path(path).write_bytes(encoded.tobytes())

@@ -21,6 +21,9 @@ def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
     Args:
         path: Of the new file.
         checkpoint: From `segbench.tasks.checkpoint.read_checkpoint`.
+
+    Raises:
+        OSError: If it could not be written whole.
     """
     seen: set[int] = set()
     weights = {}
@@ -31,7 +34,11 @@ def write_safetensors(path: Path, checkpoint: dict[str, Any]) -> None:
         weights[name] = tensor.clone() if shared else tensor.contiguous()
     path.touch()
     mode = path.stat().st_mode  # as the user's umask has it; the library would keep the file to its owner
-    save_file(weights, path, {"format": "pt", KEY: json.dumps(description(checkpoint))})
+    metadata = {"format": "pt", KEY: json.dumps(description(checkpoint))}
+    try:
+        save_file(weights, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path.parent}: the weights could not be written: {error}") from error
     path.chmod(mode)
 
 

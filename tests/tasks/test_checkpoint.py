@@ -274,3 +274,12 @@ def test_optimisers_of_torch_are_trusted(stranger, honest):
     content["hyper_parameters"]["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
     torch.save(content, "adamw.ckpt")
     segbench.load("adamw.ckpt")
+
+
+@pytest.mark.parametrize("value", [torch.empty(3, device="meta"), torch.zeros(3).to_sparse(), "text"])
+def test_weights_that_are_no_numbers(tmp_path, honest, value):
+    content = torch.load(honest)
+    content["state_dict"]["decoder.head.bias"] = value
+    torch.save(content, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"is damaged: weight 'decoder.head.bias' is a \w+, not plain numbers"):
+        segbench.load(tmp_path / "evil.ckpt")
