@@ -90,4 +90,8 @@ def _run_command(verb: str, args: list[str]) -> None:
         parser.add_argument(name, **options)
     with one_line_errors(ArgumentError):
         config = parser.parse_args(args)
-        function(**parser.instantiate_classes(config).as_dict())
+        try:
+            function(**parser.instantiate_classes(config).as_dict())
+        except KeyboardInterrupt:
+            print("segbench: stopped", file=sys.stderr)
+            raise SystemExit(130) from None

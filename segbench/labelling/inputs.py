@@ -63,13 +63,20 @@ def find(given: Sequence[Path], out: Path, written: Collection[str] = ()) -> Fou
 
 def _by_pattern(pattern: Path, out: Path, written: Collection[str], closed: list[str]) -> list[Path]:
     files: list[Path] = []
-    for path in sorted(map(Path, glob.glob(str(pattern), recursive=True))):  # noqa: PTH207 (absolute ones too)
+    seen: set[Path] = set()
+    found = sorted(map(Path, glob.glob(str(pattern), recursive=True)))  # noqa: PTH207 (absolute ones too)
+    for path in sorted(found, key=lambda path: len(path.parts)):
+        # `**` follows links to folders, even one to a folder above, which it then finds forty times.
+        place = path.parent.resolve() / path.name
+        if place in seen:
+            continue
+        seen.add(place)
         if path.is_dir():
             if "**" not in pattern.parts:  # which has found what is in there
                 files += _in_folder(path, out, written, closed)
         elif (path.suffix.lower() in SUFFIXES or is_video(path)) and not _is_own(path, out, written):
             files.append(path)
-    return files
+    return sorted(files)
 
 
 def _in_folder(folder: Path, out: Path, written: Collection[str], closed: list[str]) -> list[Path]:

@@ -137,3 +137,15 @@ def test_photographs_of_many_sizes_in_batches(tmp_path, checkpoint):
     run(checkpoint, tmp_path / "in", "--out", tmp_path / "out", "--batch_size", "2")
     for index, shape in enumerate(sizes):
         assert size(tmp_path / "out" / f"{index}.png") == shape[::-1]
+
+
+def test_a_link_to_a_folder_above_is_gone_round_once(tmp_path, monkeypatch, checkpoint):
+    monkeypatch.chdir(tmp_path)
+    photograph(tmp_path / "in" / "a" / "x.png")
+    (tmp_path / "in" / "loop").symlink_to(".")  # through which Python's glob finds a/x.png forty times
+    run(checkpoint, "in/**/*.png", "--out", "out")
+    assert {name for name in files(tmp_path / "out") if "x" in name} == {
+        "x.png",
+        "x_color.png",
+        "x_overlay.png",
+    }
