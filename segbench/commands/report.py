@@ -21,7 +21,7 @@ def report(runs: list[Path], out: Path) -> None:
 
     from segbench.atomic import replacing
     from segbench.functional.pictures import write_png
-    from segbench.report.groups import attach_tests
+    from segbench.report.groups import attach_tests, repeats
     from segbench.report.overview import overview
     from segbench.report.plots import plot_table_1, plot_table_2
     from segbench.report.runs import find_runs, read_run
@@ -40,6 +40,9 @@ def report(runs: list[Path], out: Path) -> None:
                 f"{run.name} is left out: {'no scores' if run.finished else 'it is not finished'}",
                 file=sys.stderr,
             )
+    for run in repeats(scored):
+        print(f"{run.name} is left out: another run has its configuration and its seed", file=sys.stderr)
+        scored.remove(run)
     if not scored:
         raise ValueError(f"none of the {len(found)} runs is finished and scored; validate or test them")
 

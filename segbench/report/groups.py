@@ -51,19 +51,49 @@ def group(runs: Iterable[Run], apart: str = "") -> list[Group]:
     found: dict[str, list[Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
     for run in runs:
-        flat = {
-            key: value
-            for key, value in flatten(run.config)
-            if not _APART.fullmatch(key)
-            and not (apart and key.startswith(apart))
-            and not (key.startswith("trainer.") and run.verb in _SCORING and key not in _SCORING[run.verb])
-        }
-        if flat.get("start.checkpoint") is not None:
-            flat["start.checkpoint"] = "other weights"  # of whom does not count: each seed may have its own
+        flat = _settings(run)
+        flat = {key: value for key, value in flat.items() if not (apart and key.startswith(apart))}
         identity = json.dumps(flat, sort_keys=True, default=str)
         found.setdefault(identity, []).append(run)
         settings[identity] = flat
     return [Group(tuple(members), settings[identity]) for identity, members in found.items()]
+
+
+def repeats(runs: Iterable[Run]) -> list[Run]:
+    """Finds trainings that another one repeats with the same seeds, and what scored them.
+
+    They say nothing more of how far seeds lie apart, and would make a row look surer than it is.
+
+    Args:
+        runs: In any order; of trainings that are alike the last counts.
+
+    Returns:
+        Those that do not count.
+    """
+    runs = list(runs)
+    last: dict[str, Run] = {}
+    repeated = set()
+    for run in runs:
+        if run.verb == "fit":
+            drawn = [run.setting(key) for key in ("seed_everything", "data.init_args.seed", "start.checkpoint")]
+            identity = json.dumps([_settings(run), drawn], sort_keys=True, default=str)
+            if identity in last:
+                repeated.add(last[identity].folder.resolve())
+            last[identity] = run
+    return [run for run in runs if {run.folder.resolve(), run.origin} & repeated]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Reads what makes a difference to a run, flat, less its seeds."""
+    flat = {
+        key: value
+        for key, value in flatten(run.config)
+        if not _APART.fullmatch(key)
+        and not (key.startswith("trainer.") and run.verb in _SCORING and key not in _SCORING[run.verb])
+    }
+    if flat.get("start.checkpoint") is not None:
+        flat["start.checkpoint"] = "other weights"  # of whom does not count: each seed may have its own
+    return flat
 
 
 def varied(groups: Sequence[Group]) -> list[str]:

@@ -199,6 +199,20 @@ def test_a_run_that_began_with_other_weights_is_no_further_seed(place):
     assert [row["runs"] for row in rows(report("runs")["runs.csv"])] == ["2", "2"]
 
 
+def test_a_run_repeated_with_its_seed_counts_once(place, capsys):
+    for name, miou, seed in (("a", 0.2, 0), ("b", 0.4, 0), ("c", 0.6, 1)):
+        write_run(Path(f"runs/x/{name}"), None, miou, seed)
+    checkpoint = Path("runs/x/a/checkpoints/best.ckpt")
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    write_run(Path("runs/y/t"), verb="test", checkpoint=str(checkpoint), scores={"test": 0.1})
+    (row,) = rows(report("runs")["runs.csv"])
+    assert (row["runs"], float(row["val mIoU"]), row.get("test mIoU")) == ("2", pytest.approx(50), None)
+    left_out = capsys.readouterr().err
+    assert "x/a is left out: another run has its configuration and its seed" in left_out
+    assert "y/t is left out" in left_out
+
+
 def test_a_damaged_run_folder_is_left_out_of_the_others(place, capsys):
     write_run(Path("runs/x/a"))
     (write_run(Path("runs/x/b")) / "run.json").write_text("{")
