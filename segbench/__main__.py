@@ -6,10 +6,13 @@ from pathlib import Path
 
 from segbench.verbs import run
 
-# Threads that wait by spinning made many small operations up to fifty times slower where something else (loader
-# workers, another run) shared the cores. On idle cores a training step takes some 3 % longer for it. Read when
-# torch is imported, so it is set before.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that spin for long while they wait made many small operations up to fifty times slower where
+# something else (loader workers, another run) shared the cores; threads that sleep at once made them up to four
+# times slower on idle cores. So they spin for a moment, as GNU's runtime, which torch has on Linux, reads from
+# the second variable. Read when torch is imported, so they are set before; who has chosen a policy keeps it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ their class and need no arithmetic at all; between the others only few classes c
 """
 
 import ctypes
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -95,9 +95,11 @@ def argmax_tiles(
     """
     if choose_backend(backend, _tiled(cells)) == "native" and _argmax_native(cells, rows, columns, out):
         return out
+    # On a GPU asking which cells agree would wait for it again and again.
+    if cells.device.type == "cpu" and bool(cells.isfinite().all()):
+        return _argmax_of_mixed(cells, rows, columns, out, tile_bytes)
     for tile in tiles(cells, rows, columns, tile_bytes):
-        # max, not argmax: both give the first of equal classes, and max is several times faster on a CPU
-        out[tile.rows, tile.columns] = tile.values.max(1).indices
+        out[tile.rows, tile.columns] = _first_largest(tile.values)
     return out
 
 
@@ -111,6 +113,61 @@ def label_dtype(num_classes: int) -> torch.dtype:
         uint8 where that holds every class, otherwise int64.
     """
     return torch.uint8 if num_classes <= 256 else torch.int64
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    # max, not argmax: both give the first of equal classes, and max is several times faster on a CPU
+    return values.max(1).indices
+
+
+def _argmax_of_mixed(
+    cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor, tile_bytes: int | None
+) -> Tensor:
+    """Fills `out`, computing only pixels between cells that do not agree."""
+    leaders = _first_largest(cells)  # (h, w)
+    down, across = _runs(rows), _runs(columns)
+    corners = leaders[down.source][:, :, across.source]  # (runs down, taps, runs across, taps)
+    first = corners[:, 0, :, 0]
+    mixed = (corners != first[:, None, :, None]).any(3).any(1).repeat_interleave(across.lengths, 1)
+    out.copy_(first.repeat_interleave(down.lengths, 0).repeat_interleave(across.lengths, 1))
+    for run in mixed.any(1).nonzero()[:, 0].tolist():
+        pixels = mixed[run].nonzero()[:, 0]
+        band = slice(int(down.start[run]), int(down.start[run + 1]))
+        own = torch.arange(down.source.shape[1], device=_CPU).expand(band.stop - band.start, -1)
+        below = AxisMap(own, rows.weight[band])
+        beside = AxisMap(columns.source[pixels], columns.weight[pixels])
+        for tile in tiles(cells[down.source[run]], below, beside, tile_bytes):
+            out[band][tile.rows, pixels[tile.columns]] = _first_largest(tile.values).to(out.dtype)
+    return out
+
+
+class _Runs(NamedTuple):
+    """Outputs of an axis that are made of the same cells, side by side.
+
+    Attributes:
+        start: `(runs + 1,)` first output of each, and how many outputs there are.
+        taps: `(runs,)` of how many cells.
+        source: `(runs, most)` which; the first of them again where there are fewer.
+    """
+
+    start: Tensor
+    taps: Tensor
+    source: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Outputs of each."""
+        return self.start.diff()
+
+
+def _runs(axis: AxisMap) -> _Runs:
+    taps = (axis.weight != 0).sum(1)
+    changes = (axis.source[1:] != axis.source[:-1]).any(1) | (taps[1:] != taps[:-1])
+    first = torch.cat((taps.new_zeros(1), changes.nonzero()[:, 0] + 1))
+    start = torch.cat((first, taps.new_tensor([len(taps)])))
+    taps, source = taps[first], axis.source[first]
+    there = torch.arange(source.shape[1], device=_CPU) < taps[:, None]
+    return _Runs(start, taps, torch.where(there, source, source[:, :1]))
 
 
 class _Axis(ctypes.Structure):
@@ -139,7 +196,7 @@ def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) 
     height, num_classes, width = cells.shape
     cells = cells.float().transpose(1, 2).contiguous()  # (h, w, K)
     leaders = torch.empty(height, width, dtype=torch.int32, device=_CPU)
-    down, across = _runs(rows), _runs(columns)
+    down, across = _to_c(rows), _to_c(columns)
     parts = min(down.runs, max(1, min(4 * torch.get_num_threads(), out.numel() // PART_PIXELS)))
 
     def find_leaders(part: int) -> int:
@@ -168,14 +225,9 @@ def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) 
     return True
 
 
-def _runs(axis: AxisMap) -> _Axis:
-    """Gathers outputs that are made of the same cells into runs."""
-    taps = (axis.weight != 0).sum(1)
-    changes = (axis.source[1:] != axis.source[:-1]).any(1) | (taps[1:] != taps[:-1])
-    first = torch.cat((taps.new_zeros(1), changes.nonzero()[:, 0] + 1))
-    start = torch.cat((first, taps.new_tensor([len(taps)])))
-    numbers = [start.int(), taps[first].int(), axis.source[first].int(), axis.weight.float()]
-    tensors = [tensor.contiguous() for tensor in numbers]
-    runs = _Axis(*map(native.pointer, tensors), len(first), axis.source.shape[1])
-    runs.tensors = tensors
-    return runs
+def _to_c(axis: AxisMap) -> _Axis:
+    runs = _runs(axis)
+    tensors = [tensor.int().contiguous() for tensor in runs] + [axis.weight.float().contiguous()]
+    to_c = _Axis(*map(native.pointer, tensors), len(runs.taps), runs.source.shape[1])
+    to_c.tensors = tensors
+    return to_c

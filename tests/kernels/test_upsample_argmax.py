@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segbench.functional.axis_map import bilinear_map, chain, reverse, windows_map
+from segbench.functional.axis_map import bilinear_map, chain, reverse, tiles, windows_map
 from segbench.kernels import native
 from segbench.kernels import upsample_argmax as module
 from segbench.kernels.upsample_argmax import argmax_tiles, upsample_argmax
@@ -173,7 +173,7 @@ def test_the_environment_is_obeyed(backend, monkeypatch):
         pytest.skip("no C compiler")
     called = []
     monkeypatch.setattr(module, "_argmax_native", lambda *_: called.append("native"))
-    monkeypatch.setattr(module, "tiles", lambda *_: called.append("chunked") or [])
+    monkeypatch.setattr(module, "_argmax_of_mixed", lambda *_: called.append("chunked"))
     monkeypatch.setenv("SEGBENCH_KERNELS", backend)
     upsample_argmax(random_logits(1, 5, 4, 4), (8, 8))
     assert called == {"plain": [], "chunked": ["chunked"], "native": ["native", "chunked"]}[backend]
@@ -202,3 +202,25 @@ def test_scratch_is_as_large_as_c_takes_it_whatever_the_default_type(monkeypatch
     assert torch.equal(labels, upsample_argmax(logits, (64, 64), backend="plain"))
     assert asked
     assert not any(tensor.dtype == torch.bfloat16 for tensor in asked)
+
+
+@pytest.mark.parametrize(("grid", "size"), [((6, 5), (96, 80)), ((7, 9), (50, 31)), ((20, 16), (9, 7))])
+def test_only_pixels_between_cells_that_do_not_agree_are_computed(grid, size, monkeypatch):
+    """Computed pixels are counted; half of the cells name one class, half another, side by side."""
+    logits = random_logits(1, 5, *grid)
+    logits[:, 1, :, : grid[1] // 2] += 20
+    logits[:, 3, :, grid[1] // 2 :] += 20
+    computed = []
+
+    def count(cells, rows, columns, tile_bytes):
+        computed.append(len(rows.source) * len(columns.source))
+        return tiles(cells, rows, columns, tile_bytes)
+
+    monkeypatch.setattr(module, "tiles", count)
+    labels = upsample_argmax(logits, size, backend="chunked")
+    assert torch.equal(labels, upsample_argmax(logits, size, backend="plain"))
+    border = (torch.arange(size[1]) + 0.5) * grid[1] / size[
+        1
+    ] - 0.5  # in cells; those left of the border end here
+    between = ((border > grid[1] // 2 - 1) & (border < grid[1] // 2)).sum().item()
+    assert sum(computed) == size[0] * between
