@@ -94,6 +94,7 @@ def test_half_precision_has_a_baseline_of_either_kind(tmp_path):
         assert [variant for _, variant in rows][:3] == ["plain", "plain, bf16", "segbench"]
 
 
+@pytest.mark.slow
 # torch's compiler looks at the gradient of what one compiled part hands to the next.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_models_stand_beside_the_others(tmp_path, monkeypatch):
