@@ -123,20 +123,22 @@ def _first_largest(values: Tensor) -> Tensor:
 def _argmax_of_mixed(
     cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor, tile_bytes: int | None
 ) -> Tensor:
-    """Fills `out`, computing only pixels between cells that do not agree."""
+    """Fills `out`, computing only pixels between cells that do not agree; holds no map of its size."""
     leaders = _first_largest(cells)  # (h, w)
     down, across = _runs(rows), _runs(columns)
-    corners = leaders[down.source][:, :, across.source]  # (runs down, taps, runs across, taps)
-    first = corners[:, 0, :, 0]
-    mixed = (corners != first[:, None, :, None]).any(3).any(1).repeat_interleave(across.lengths, 1)
-    out.copy_(first.repeat_interleave(down.lengths, 0).repeat_interleave(across.lengths, 1))
-    for run in mixed.any(1).nonzero()[:, 0].tolist():
-        pixels = mixed[run].nonzero()[:, 0]
-        band = slice(int(down.start[run]), int(down.start[run + 1]))
-        own = torch.arange(down.source.shape[1], device=_CPU).expand(band.stop - band.start, -1)
+    start = down.start.tolist()
+    for band, sources in zip(map(slice, start[:-1], start[1:]), down.source, strict=True):
+        corners = leaders[sources][:, across.source]  # (taps down, runs across, taps across)
+        first = corners[0, :, 0]
+        out[band] = first.repeat_interleave(across.lengths)
+        mixed = (corners != first[None, :, None]).any(2).any(0)
+        pixels = mixed.repeat_interleave(across.lengths).nonzero()[:, 0]
+        if not len(pixels):
+            continue
+        own = torch.arange(len(sources), device=_CPU).expand(band.stop - band.start, -1)
         below = AxisMap(own, rows.weight[band])
         beside = AxisMap(columns.source[pixels], columns.weight[pixels])
-        for tile in tiles(cells[down.source[run]], below, beside, tile_bytes):
+        for tile in tiles(cells[sources], below, beside, tile_bytes):
             out[band][tile.rows, pixels[tile.columns]] = _first_largest(tile.values).to(out.dtype)
     return out
 

@@ -1,7 +1,10 @@
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from segbench.benchmarks.timing import peak_bytes
 from segbench.functional.axis_map import bilinear_map, chain, reverse, tiles, windows_map
 from segbench.kernels import native
 from segbench.kernels import upsample_argmax as module
@@ -224,3 +227,18 @@ def test_only_pixels_between_cells_that_do_not_agree_are_computed(grid, size, mo
     ] - 0.5  # in cells; those left of the border end here
     between = ((border > grid[1] // 2 - 1) & (border < grid[1] // 2)).sum().item()
     assert sum(computed) == size[0] * between
+
+
+def test_without_a_compiler_memory_does_not_grow_with_the_labels():
+    """Where logits are resized twice nearly each row is made of other cells than its neighbours."""
+    logits = random_logits(1, 5, 16, 16)[0].transpose(0, 1)
+    peaks = []
+    for size in (400, 800):
+        axis = chain(bilinear_map(16, 256), bilinear_map(256, size))
+        out = torch.empty(size, size, dtype=torch.uint8)
+        label = partial(argmax_tiles, logits, axis, axis, out=out, tile_bytes=2**16, backend="chunked")
+        peaks.append(peak_bytes(label, torch.device("cpu")))
+        plain = module._first_largest(torch.cat([tile.values for tile in tiles(logits, axis, axis, 2**30)]))
+        assert torch.equal(out.long(), plain)
+    assert peaks[1] < 2**20
+    assert peaks[1] < 2.2 * peaks[0]
