@@ -150,6 +150,7 @@ def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = Fals
     """
     if image.dim() != 4 or image.shape[1] != 3 or image.numel() == 0:
         raise ValueError(f"image must be a batch (B, 3, H, W), got {tuple(image.shape)}")
+    check_windows(windows)
     out_size = windows.out_size or _size(image)
     if min(out_size) < 1:
         raise ValueError(f"out_size must be positive, got {out_size}")
@@ -197,9 +198,13 @@ def check_windows(windows: Windows) -> None:
         windows: As in `segment`.
 
     Raises:
-        ValueError: If window and stride are not positive, or do not fit each other.
+        ValueError: If a number is not positive, or window and stride do not fit each other.
     """
     _window_and_stride(windows, (1, 1))
+    if windows.resize is not None:
+        fit_size((1, 1), windows.resize)
+    if windows.windows_per_batch < 1:
+        raise ValueError(f"windows_per_batch must be at least 1, got {windows.windows_per_batch}")
 
 
 def _window_and_stride(windows: Windows, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -221,8 +226,6 @@ def _predict(
     image: Tensor, forward: Forward, tops: list[int], lefts: list[int], window: tuple[int, int], batch: int
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """Yields logits `(K, h, w)` and padded size of every window, image by image, row by row."""
-    if batch < 1:
-        raise ValueError(f"windows_per_batch must be at least 1, got {batch}")
     places = product(range(len(image)), tops, lefts)
     while some := list(islice(places, batch)):
         crops = torch.stack([image[b, :, y : y + window[0], x : x + window[1]] for b, y, x in some])

@@ -159,7 +159,7 @@ def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -
         path: For the message.
 
     Raises:
-        ValueError: If they do not fit.
+        ValueError: If they do not fit, or are no numbers.
     """
     theirs = checkpoint["state_dict"]
     classes = checkpoint["hyper_parameters"].get("num_classes")
@@ -177,6 +177,11 @@ def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -
             raise ValueError(
                 f"{path} does not fit this model: {name} is {tuple(theirs[name].shape)} there and "
                 f"{tuple(value.shape)} here; use the configuration it was trained with"
+            )
+        if theirs[name].isnan().any():
+            raise ValueError(
+                f"{path} is of no use: {name} has values that are no numbers, as a training that diverged"
+                " leaves them; take an earlier checkpoint"
             )
 
 

@@ -121,6 +121,9 @@ class SemanticTask(Task):
                 f"{num_classes} classes, but {len(self.class_names)} class names "
                 f"and {len(self.palette)} colours"
             )
+        for name, color in zip(self.class_names, self.palette, strict=True):
+            if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+                raise ValueError(f"palette: {name} has the colour {color}; give red, green and blue in 0..255")
 
         with weights_follow() if from_scratch else nullcontext():
             self.encoder = encoder((img_size[0], img_size[1]))
@@ -156,6 +159,7 @@ class SemanticTask(Task):
         windows = Windows(
             window, stride, resize, windows_per_batch=windows_per_batch, small_images=small_images
         )
+        sliding_window.check_windows(windows)
         self.views = Views([1.0] if scales is None else scales, flip, windows)
         augment.check_scales(self.views.scales)
         self.upsample_to = upsample_to

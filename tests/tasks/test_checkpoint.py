@@ -59,6 +59,16 @@ def tamper(honest, **options):
     return "evil.ckpt"
 
 
+def test_weights_that_are_no_numbers_are_refused(honest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(honest)
+    name = list(content["state_dict"])[-1]
+    content["state_dict"][name].view(-1)[-1] = float("nan")
+    torch.save(content, "diverged.ckpt")
+    with pytest.raises(ValueError, match=rf"diverged.ckpt is of no use: {name} .* take an earlier checkpoint"):
+        segbench.load("diverged.ckpt")
+
+
 LINEAR = "segbench.decoders.linear.LinearDecoder"
 
 

@@ -118,6 +118,27 @@ def test_names_and_colours_must_be_one_for_each_class():
         SemanticTask(TimmViT, LinearDecoder, (32, 32), 4, ["one"], [[0, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": (-1, -1)}, "window must be one or two positive numbers"),
+        ({"window": (32, 32), "stride": (48, 48)}, "stride .* exceeds window"),
+        ({"stride": (16, 16)}, "needs a window"),
+        ({"resize": (0, 512)}, "resize must be two positive limits"),
+        ({"windows_per_batch": 0}, "windows_per_batch must be at least 1"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused_before_the_training(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(depths=[0], **options)
+
+
+@pytest.mark.parametrize("color", [[999, 0, 0], [0, -1, 0], [0, 0], [0, 0, 0, 255]])
+def test_colours_are_red_green_and_blue(color):
+    with pytest.raises(ValueError, match=r"palette: b has the colour .* in 0..255"):
+        SemanticTask(TimmViT, LinearDecoder, (32, 32), 2, ["a", "b"], [[0, 0, 0], color])
+
+
 def test_an_encoder_of_one_size_is_evaluated_in_windows_of_that_size():
     class Fixed(TimmViT):
         fixed_size = True
