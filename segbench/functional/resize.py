@@ -59,12 +59,11 @@ def resampling_matrix(size: int, out_size: int, resampling: Resampling, device: 
         `(out_size, size)` float32; two axes are independent of each other.
     """
     cell = torch.arange(size, device=device, dtype=torch.float32)
-    # (i + 1/2) · size/out − 1/2 in whole numbers, so that only one division rounds.
-    doubled = (2 * torch.arange(out_size, device=device) + 1) * size - out_size
-    position = (doubled / (2 * out_size))[:, None]  # (out, 1), in cells
+    # As torch rounds: the distance of its result from the true one is mostly that of these positions.
+    widened = cell.new_full((1,), size) / out_size
+    position = (widened * (torch.arange(out_size, device=device) + 0.5) - 0.5)[:, None]  # (out, 1), in cells
     if resampling == "bicubic-antialias":
         # Wider by as much as the grid shrinks, and cut off at its border: PIL's filter, a = −1/2.
-        widened = cell.new_full((1,), size) / out_size
         weight = _cubic((cell - position) / widened.clamp(min=1), -0.5)
         return weight / weight.sum(1, keepdim=True)
     if resampling == "bilinear":

@@ -56,7 +56,11 @@ def attention(
 def _for_native(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
     """Tells whether the kernel in C can do this, and sooner."""
     return (
-        query.ndim == 4
+        # Exported graphs keep to operations that other runtimes know. Asked first: a graph that was asked for
+        # its number of tokens would take no other side of the threshold from then on.
+        not torch.compiler.is_exporting()
+        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
+        and query.ndim == 4
         and query.shape == key.shape == value.shape
         and query.shape[2] >= (LEAST_TOKENS_WITH_DROPOUT if dropout else LEAST_TOKENS)
         and 0 < query.shape[3] <= WIDEST_HEAD
@@ -64,9 +68,6 @@ def _for_native(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bo
         and 0 <= dropout < 1 - 1 / native_attention.WEIGHTS
         and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (query, key, value))
         and not torch.is_autocast_enabled("cpu")
-        # Exported graphs keep to operations that other runtimes know.
-        and not torch.compiler.is_exporting()
-        and not torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]
         and _native_is_wanted()
     )
 

@@ -55,6 +55,11 @@ MODELS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]] =
     "local_attention_unet": (CONV, [], _attention_unet(local_attention=[0, 1])),
     "attention_unet_vit": (VIT, [PYRAMID], _attention_unet()),
 }
+CORNERS = {  # of the colour cube, for tasks of eight classes
+    "num_classes": 8,
+    "class_names": ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"],
+    "palette": [[255 * (index >> channel & 1) for channel in range(3)] for index in range(8)],
+}
 
 
 def hyper_parameters(name: str, **options: Any) -> dict[str, Any]:
@@ -86,16 +91,17 @@ def write_checkpoint(path: Path, name: str, **options: Any) -> Path:
 
 
 def pictures(batch: int, height: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws smooth colours with a little grain, uint8; the class of a pixel is the strongest of its three."""
+    """Draws smooth colours with a little grain, uint8; the class of a pixel is the nearest of `CORNERS`."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, 3, 5, 6, generator=generator) * 255
     smooth = F.interpolate(coarse, (height, width), mode="bicubic")
     grain = 8 * torch.randn(smooth.shape, generator=generator)
-    return (smooth + grain).clamp(0, 255).to(torch.uint8), smooth.argmax(1)
+    red, green, blue = (smooth > 127.5).long().unbind(1)
+    return (smooth + grain).clamp(0, 255).to(torch.uint8), red + 2 * green + 4 * blue
 
 
 def train(path: Path, steps: int) -> None:
-    """Trains a model on `pictures`, so that its classes lie apart as those of any trained model do."""
+    """Trains a model of eight classes on `pictures`, so that they lie apart as in any trained model."""
     content = torch.load(path, weights_only=True)
     task = load_task(path).train()
     optimizer = torch.optim.AdamW(task.parameters(), 1e-3)
