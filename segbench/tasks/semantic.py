@@ -13,6 +13,7 @@ from torch.optim import SGD, Optimizer
 
 from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder, weights_follow
+from segbench.functional.gradients import unreached
 from segbench.inference import augment, sliding_window
 from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty, certainty
@@ -173,6 +174,7 @@ class SemanticTask(Task):
         self.test_counts = SplitScores(num_classes, ignore_index)
         self.counts = {"val": self.val_counts, "test": self.test_counts}
         self._encoded: EncodedOnce | None = None
+        self._unreached: list[Tensor] | None = None  # weights that no loss depends on, found by the first step
         # Further counts of iterations are scored as splits of their own.
         self.iteration_counts = nn.ModuleDict()
         for split in ("val", "test"):
@@ -288,6 +290,7 @@ class SemanticTask(Task):
 
         Momentum and decay, that is; the learning rate is the schedule's.
         """
+        self._unreached = None  # which weights train may have changed
         (optimizer,) = self.trainer.optimizers
         for group, configured in zip(optimizer.param_groups, self._configured, strict=True):
             group.update({key: value for key, value in configured.items() if key != "lr"})
@@ -309,11 +312,12 @@ class SemanticTask(Task):
             value = loss(prediction, label)
             self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
-        for part in (prediction.boundary, prediction.colors):
-            if part is not None:
-                # Nothing of it, but in the graph: DDP waits for a gradient of each weight, also of a head that
-                # no loss looks at.
-                total = total + part[:0].sum()
+        if self._unreached is None:
+            self._unreached = unreached(total, self.parameters())
+        for weight in self._unreached:
+            # Nothing of it, but in the graph: DDP waits for a gradient of each weight, also of a head that no
+            # loss looks at, and of a neck that iterates no time.
+            total = total + weight.flatten()[:0].sum()
         self.log("train/loss", total.detach(), prog_bar=True)
         return {"loss": total, "prediction": _detached(prediction), "label": label}
 

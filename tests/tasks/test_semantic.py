@@ -239,7 +239,8 @@ def test_a_post_processor_for_other_classes_is_refused_before_training():
         make(depths=[0], postprocess=partial(Regions, promote=[0.5, 0.5]))
 
 
-def test_a_head_that_no_loss_looks_at_is_in_the_graph_all_the_same():
+@pytest.mark.parametrize("what", ["head", "neck", "both"])
+def test_weights_that_no_loss_reaches_are_in_the_graph_all_the_same(what):
     """`DistributedDataParallel` waits for the gradient of every weight."""
 
     class Headed(LinearDecoder):
@@ -252,15 +253,30 @@ def test_a_head_that_no_loss_looks_at_is_in_the_graph_all_the_same():
             return prediction._replace(boundary=self.boundary_head(prediction.logits))
 
     encoder = partial(TimmViT, depths=[0], pretrained=False)
-    task = SemanticTask(encoder, Headed, (32, 32), 2, ["a", "b"], [[0, 0, 0], [255, 255, 255]])
+    decoder = LinearDecoder if what == "neck" else Headed
+    necks = None if what == "head" else [partial(MeanShift, iterations=0)]
+    palette = [[0, 0, 0], [255, 255, 255]]
+    task = SemanticTask(encoder, decoder, (32, 32), 2, ["a", "b"], palette, necks=necks)
     task.log = lambda *args, **kwargs: None
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     label = torch.randint(0, 2, (2, 32, 32), dtype=torch.uint8)
-    loss = task.training_step(Batch(image, label, ("a", "b")), 0)["loss"]
-    logits = F.interpolate(task(image)[0].logits, (32, 32), mode="bilinear")
-    torch.testing.assert_close(loss, F.cross_entropy(logits, label.long()))  # nothing of the head is in it
-    loss.backward()
-    assert all(parameter.grad is not None for parameter in task.parameters())
+    for _ in range(2):  # the second step remembers
+        task.zero_grad()
+        loss = task.training_step(Batch(image, label, ("a", "b")), 0)["loss"]
+        logits = F.interpolate(task(image)[0].logits, (32, 32), mode="bilinear")
+        torch.testing.assert_close(loss, F.cross_entropy(logits, label.long()))  # nothing else is in it
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in task.parameters())
+
+
+def test_frozen_weights_get_no_gradient():
+    task = make(depths=[0], necks=[partial(MeanShift, iterations=0)])
+    task.encoder.requires_grad_(False)
+    task.log = lambda *args, **kwargs: None
+    image, label = torch.zeros(1, 3, 32, 32), torch.zeros(1, 32, 32, dtype=torch.long)
+    task.training_step(Batch(image, label, ("a",)), 0)["loss"].backward()
+    assert all(parameter.grad is None for parameter in task.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in task.necks.parameters())
 
 
 def test_the_boundary_head_reaches_the_post_processor():
