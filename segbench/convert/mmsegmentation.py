@@ -7,7 +7,6 @@ logits are upsampled to the unpadded size, windows are cut to images smaller tha
 projections before the masks are linear layers, that is, transposed.
 """
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from segbench.convert.foreign_file import weights
 from segbench.convert.keys import Rule
 from segbench.convert.network import Architecture, Network, architecture, count_blocks, grid_size, head_count
+from segbench.convert.preparation import Preparation, read_preparation
 from segbench.convert.python_config import read_python_config
 from segbench.convert.settings import Settings
 from segbench.data.files import read_text
@@ -121,13 +121,15 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
     if neck_iterations is not None and head != "mean shift":
         raise ValueError("--neck_iterations: there is no mean shift in this checkpoint; leave it out")
 
+    prepared = read_preparation(settings, img_size)
+    notes += prepared.notes
     names, palette = _classes(meta, path)
     return Network(
         title=f"MMSegmentation, {vit.name}, {_TITLES[head]}",
         weights=found,
         table=TABLES[head],
         init_args={
-            "encoder": _encoder(settings, vit),
+            "encoder": _encoder(settings, vit, prepared),
             "necks": _necks(settings, found, neck_iterations, path) if head == "mean shift" else None,
             "decoder": _mask_transformer(settings, found)
             if head == "mask"
@@ -140,6 +142,7 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
             ],
             **_training(settings, notes),
             **_evaluation(settings, img_size),
+            "resize": list(prepared.resize) if prepared.resize else None,
         },
         img_size=img_size,
         num_classes=num_classes,
@@ -200,15 +203,13 @@ def _check(settings: Settings, vit: Architecture, found: dict[str, Tensor]) -> N
         ("model.backbone.act_cfg.type", str, "GELU", ("GELU",)),
         ("model.backbone.out_indices", object, -1, (-1, depth - 1, (depth - 1,), [depth - 1], (-1,), [-1])),
         ("model.decode_head.align_corners", bool, False, (False,)),
-        ("img_norm_cfg.to_rgb", bool, True, (True,)),
-        ("model.data_preprocessor.bgr_to_rgb", bool, True, (True,)),
     ):
         value = settings.get(key, kind, default)
         if value not in allowed:
             raise ValueError(f"{settings.origin}: {key} is {value!r}; known here is {allowed[0]!r}")
 
 
-def _encoder(settings: Settings, vit: Architecture) -> dict[str, Any]:
+def _encoder(settings: Settings, vit: Architecture, prepared: Preparation) -> dict[str, Any]:
     resampling = settings.get("model.backbone.interpolate_mode", str, "bicubic")
     if resampling not in {"bicubic", "bilinear"}:
         raise ValueError(
@@ -216,6 +217,10 @@ def _encoder(settings: Settings, vit: Architecture) -> dict[str, Any]:
         )
     # Without eps the norm is torch's own; configurations of Segmenter there all say 1e-6.
     eps = settings.get("model.backbone.norm_cfg.eps", float, 1e-5 if settings.has("model.backbone") else 1e-6)
+    if not 0 < eps < 1:
+        raise ValueError(
+            f"{settings.origin}: model.backbone.norm_cfg.eps is {eps}, where a small number is expected"
+        )
     return {
         "class_path": "segbench.encoders.timm_vit.TimmViT",
         "init_args": vit.init_args
@@ -223,24 +228,10 @@ def _encoder(settings: Settings, vit: Architecture) -> dict[str, Any]:
             "drop_path_rate": settings.get("model.backbone.drop_path_rate", float, 0.1),
             "norm_eps": eps,
             "pos_embed_resampling": resampling,
-            "pixel_mean": _statistic(settings, "mean"),
-            "pixel_std": _statistic(settings, "std"),
+            "pixel_mean": prepared.mean,
+            "pixel_std": prepared.std,
         },
     }
-
-
-def _statistic(settings: Settings, name: str) -> list[float]:
-    value: Any = [127.5] * 3
-    for place in ("img_norm_cfg", "model.data_preprocessor"):  # 0.x, 1.x
-        value = settings.get(f"{place}.{name}", object, value)
-    if (
-        not isinstance(value, (list, tuple))
-        or len(value) != 3
-        or not all(type(v) in {int, float} and math.isfinite(v) for v in value)
-        or (name == "std" and min(value) <= 0)
-    ):
-        raise ValueError(f"{settings.origin}: {name} of pixels is {value!r}, where three numbers are expected")
-    return [float(channel) for channel in value]
 
 
 def _necks(
@@ -329,15 +320,4 @@ def _evaluation(settings: Settings, img_size: tuple[int, int]) -> dict[str, Any]
         window = settings.pair("model.test_cfg.crop_size", img_size) or img_size
         near = (max(1, window[0] - 32), max(1, window[1] - 32))
         windows = {"window": list(window), "stride": list(settings.pair("model.test_cfg.stride", near) or near)}
-    short = min(img_size)
-    resize: tuple[int, int] | None = (4 * short, short)
-    pipeline = settings.get("test_pipeline", object, None)
-    for step in pipeline if isinstance(pipeline, (list, tuple)) else ():
-        one = Settings(step if isinstance(step, dict) else {}, f"{settings.origin}: test_pipeline")
-        if one.get("type", str, "") in {"MultiScaleFlipAug", "Resize"}:
-            if not one.get("keep_ratio", bool, True):
-                raise ValueError(
-                    f"{one.origin}: images are resized without keeping their shape; segbench keeps it"
-                )
-            resize = one.pair("img_scale", one.pair("scale", resize))  # 0.x, 1.x
-    return {**windows, "resize": list(resize or ()) or None, "small_images": "whole", "upsample_to": "image"}
+    return {**windows, "small_images": "whole", "upsample_to": "image"}

@@ -142,6 +142,9 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
         notes.append(
             f"images are scaled to {resize} in evaluation, as for ADE20K: {dataset or 'the dataset'} is unknown"
         )
+    optimizer = variant.get("optimizer_kwargs.opt", str, "sgd").lower()
+    if optimizer not in {"sgd", "nesterov"}:  # timm's names of the same
+        notes.append(f"the optimiser {optimizer} is not taken over; to train on, set model.init_args.optimizer")
     mean, std = _statistics(variant)
     decoder = {"class_path": "segbench.decoders.linear.LinearDecoder"}
     if masks:
@@ -170,7 +173,7 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
                     "lr": variant.get("optimizer_kwargs.lr", float, 1e-3),
                     "momentum": variant.get("optimizer_kwargs.momentum", float, 0.9),
                     "weight_decay": variant.get("optimizer_kwargs.weight_decay", float, 0.0),
-                    "nesterov": True,  # what timm calls sgd
+                    "nesterov": True,
                 },
             },
             "schedule": {

@@ -33,7 +33,8 @@ def convert(
         source: The file, for messages.
 
     Returns:
-        Plain values and tensors, and under `dropped` in `segbench` what the table left out, by reason.
+        Plain values and tensors; in `segbench`, under `converted` what it was, and under `dropped` what the
+        table left out, by reason.
 
     Raises:
         ValueError: If weights and configuration do not fit.
@@ -64,6 +65,7 @@ def convert(
             "version": __version__,
             "config": yaml.safe_dump(_run_config(network, names, palette, source), sort_keys=False),
             "experiment": source.stem,
+            "converted": network.title,  # nothing of its training is segbench's: a model card must not claim it
             "dropped": translated.dropped,
         },
     }

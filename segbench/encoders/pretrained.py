@@ -65,6 +65,7 @@ def load_cnn_weights(cnn: Any, model_name: str, source: Literal[True] | Path, dr
         if translate is not None:  # from the names that the network's authors gave
             state = translate(state, cnn)
         state = {key: value for key, value in state.items() if key not in dropped}
+        _check_finite(state)
         report = cnn.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, AttributeError, ValueError) as error:
         raise _misfit(name, error) from error
@@ -153,11 +154,18 @@ def _fit_and_load(vit: Any, state: dict[str, Tensor], source: str, resampling: R
         state = family.checkpoint_filter_fn(state, vit, interpolation=mode, antialias=antialias)
         heads = ("head.", "head_dist.", "fc_norm.", "pre_logits.", "attn_pool.", "mask_token")
         state = {name: value for name, value in state.items() if not name.startswith(heads)}
+        _check_finite(state)
         report = vit.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, AttributeError, ValueError) as error:
         raise _misfit(source, error) from error
     missing = [name for name in report.missing_keys if not name.startswith(("fc_norm.", "attn_pool."))]
     _account(missing, report, source)
+
+
+def _check_finite(state: dict[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite: the file is damaged")
 
 
 def _misfit(source: str, error: Exception) -> ValueError:

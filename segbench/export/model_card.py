@@ -189,8 +189,14 @@ def _short(room: Any) -> str:
 
 def _training(checkpoint: dict[str, Any], config: dict[str, Any], run: dict[str, Any]) -> str:
     """Tells steps, machine and versions, and the configuration as YAML."""
+    converted = (checkpoint.get("segbench") or {}).get("converted")
     told = []
-    if "global_step" in checkpoint:
+    if converted:
+        told.append(
+            f"Trained elsewhere, and converted by `segbench convert` ({converted}). How it was trained is told"
+            " where its weights were published; what follows is how segbench would train on."
+        )
+    elif "global_step" in checkpoint:
         told.append(f"- {checkpoint['global_step']} optimiser steps")
     if total := (run.get("parameters") or {}).get("total"):
         told.append(f"- {total:,} parameters")

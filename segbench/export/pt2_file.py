@@ -1,6 +1,7 @@
 """`.pt2` files of torch.export: https://docs.pytorch.org/docs/stable/export.html."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ def write_pt2(path: Path, program: ExportedProgram, facts: dict[str, Any]) -> No
         path: Of the new file.
         program: From `segbench.export.graph.trace`.
         facts: Become an extra file of the archive.
+
+    Raises:
+        OSError: If it could not be written whole.
     """
     program.example_inputs = None  # megabytes of zeros
+    archive = BytesIO()  # torch's own writer ends the process where the disk is full
     with quiet():
-        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+        torch.export.save(program, archive, extra_files={FACTS: json.dumps(facts)})
+    path.write_bytes(archive.getbuffer())
 
 
 def run_pt2(path: Path) -> Run:

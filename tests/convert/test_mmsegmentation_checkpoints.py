@@ -221,6 +221,42 @@ def test_dictionaries_whose_keys_are_no_names(tmp_path):
     assert said["optimizer"]["init_args"]["lr"] == 0.002
 
 
+STEPS = """[dict(type='LoadImageFromFile'), dict(type='MultiScaleFlipAug', img_scale=(400, 80), transforms=[
+    dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Pad', size_divisor=32),
+    dict(type='Normalize', mean=[1.5, 2, 3], std=[4, 5, 6], to_rgb=True), dict(type='Collect')])]"""
+RUN = {  # what a configuration adds, its version; mean, resize and note that follow
+    "steps of the data": (
+        f"data = dict(test=dict(pipeline={STEPS}))",
+        "0.x",
+        [1.5, 2.0, 3.0],
+        [400, 80],
+        "Pad of",
+    ),
+    "the name they have": (f"test_pipeline = {STEPS}", "0.x", [1.5, 2.0, 3.0], [400, 80], "Pad of"),
+    "steps of the loader": (
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Resize', scale=(99, 64), keep_ratio=True)]))",
+        "1.x",
+        [127.5] * 3,
+        [99, 64],
+        "",
+    ),
+    "no step resizes": ("test_pipeline = [dict(type='PackSegInputs')]", "1.x", [127.5] * 3, None, ""),
+}
+
+
+@pytest.mark.parametrize("kind", RUN)
+def test_an_image_is_prepared_by_the_steps_that_are_run_there(tmp_path, capsys, kind):
+    """What configurations call img_norm_cfg or test_pipeline does nothing where other steps are run."""
+    added, version, mean, resize, note = RUN[kind]
+    model = EncoderDecoder("linear", layers=1)
+    (tmp_path / "resolved.py").write_text(f"{model.config(version)}\n{added}\n")
+    more = ["--config", str(tmp_path / "resolved.py")]
+    said = model_config(read_checkpoint(converted(tmp_path, model, version, *more)))["init_args"]
+    assert said["encoder"]["init_args"]["pixel_mean"] == mean
+    assert said["resize"] == resize
+    assert note in capsys.readouterr().out
+
+
 class HistoryBuffer:
     """Stands for MMEngine's, which every checkpoint of a training of its own holds."""
 
@@ -253,10 +289,20 @@ def test_a_file_of_mmengine_made_plain_keeps_names_and_configuration(tmp_path, c
         ("num_heads=3,", "num_heads=6,", "num_heads is 6; known here is 3"),
         ("interpolate_mode='bicubic'", "interpolate_mode='nearest'", "interpolate_mode is 'nearest'"),
         ("to_rgb=True", "to_rgb=False", "to_rgb is False"),
+        ("norm_cfg=dict(type='LN', eps=1e-06", "norm_cfg=dict(type='LN', eps=-1.0", "eps is -1.0"),
+        ("stride=(48, 48)", "stride=(80, 80)", "stride (80, 80) exceeds window (64, 64)"),
+        ("type='Resize', keep_ratio=True", "type='Resize', keep_ratio=False", "without keeping their shape"),
+        ("type='Resize', keep_ratio=True", "type='Resize', scale=(90, 90)", "without keeping their shape"),
         ("num_layers=1", "num_layers=12", "num_layers is 12; known here is 1"),
         ("backbone=dict(", "backbone=make(", "backbone.img_size is computed"),
         ("norm_cfg=dict(type='LN', eps=1e-06", "norm_cfg=dict(eps=10**-6", "norm_cfg.eps is computed"),
         ("dataset_type", "model['backbone']['drop_path_rate'] = 0\ndataset_type", "is no assignment"),
+        ("img_norm_cfg = dict(", "unused = dict(", "mean and std of pixels are not in the configuration"),
+        (
+            "    test_cfg=",
+            "    data_preprocessor=dict(type='PreProcessor', mean=[0, 0, 0], std=[1, 1, 1]),\n    test_cfg=",
+            "data_preprocessor: bgr_to_rgb is False",
+        ),
         ("std=[127.5, 127.5, 127.5]", "std=[0, 0, 0]", "std of pixels is [0, 0, 0]"),
         ("num_classes=5", "num_classes=150", "decodes 5 classes, but its configuration says 150"),
         ("img_size=(64, 64)", "img_size=(64, 96)", "no grid of 4×6"),

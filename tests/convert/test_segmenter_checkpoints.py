@@ -230,6 +230,22 @@ def test_segment_and_test_work_on_the_result(tmp_path, capsys, monkeypatch):
     assert next(tmp_path.glob("runs/*/*/run.json")).is_file()
 
 
+def test_the_card_of_a_converted_model_claims_no_training_of_its_own(tmp_path):
+    checkpoint, out = converted(tmp_path, Segmenter("linear", layers=1)), tmp_path / "hub"
+    main(["export", "--checkpoint", str(checkpoint), "--format", "huggingface", "--out", str(out)])
+    text = (out / "README.md").read_text()
+    assert "Trained elsewhere, and converted by `segbench convert` (Segmenter, ViT-Ti/16 of 1 blocks" in text
+    assert "optimiser steps" not in text
+
+
+def test_an_optimiser_that_is_not_taken_over_is_named(tmp_path, capsys):
+    path = Segmenter("linear", layers=1).save(tmp_path / "run")
+    variant = path.parent / "variant.yml"
+    variant.write_text(variant.read_text().replace("opt: sgd", "opt: adamw"))
+    main(["convert", str(path), "--source", "segmenter", "--out", str(tmp_path / "x.ckpt")])
+    assert "the optimiser adamw is not taken over" in capsys.readouterr().out
+
+
 VARIANTS = {  # of the checkpoints that are published
     "seg_tiny_mask": (192, 16, 12, 512, "mask", 2, False, 150, 6_906_388),
     "seg_small_mask": (384, 16, 12, 512, "mask", 2, False, 150, 26_418_964),

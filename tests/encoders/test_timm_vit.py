@@ -1,5 +1,7 @@
 """Any timm vision transformer, at any size, with weights from anywhere."""
 
+import math
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -254,6 +256,11 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         TimmViT((32, 32), TINY, pretrained=path)
     torch.save({"state_dict": {"blocks.0.norm1.weight": torch.zeros(192)}}, path)
     with pytest.raises(ValueError, match="keys missing"):
+        TimmViT((32, 32), TINY, pretrained=path)
+    state = timm.create_model(TINY).state_dict()
+    state["norm.weight"][3] = math.nan
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"norm\.weight holds numbers that are not finite"):
         TimmViT((32, 32), TINY, pretrained=path)
 
 

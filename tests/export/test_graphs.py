@@ -1,6 +1,7 @@
 """`segbench export --format onnx|pt2`: what the file computes is what the model computes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from reference.tiny_tasks import CORNERS, MODELS, pictures, train, write_checkpo
 import segbench
 from segbench.__main__ import main
 from segbench.export import agreement, graph, onnx_file, write
+from segbench.export.pt2_file import write_pt2
 
 SIZES = [(1, 64, 64), (2, 96, 128), (3, 160, 96)]  # multiples of 32, as deep pyramids take them
 
@@ -200,6 +202,14 @@ def test_a_file_that_disagrees_is_not_kept(tmp_path, capsys, quick):
     with pytest.raises(SystemExit):
         export(checkpoint, tmp_path / "bad.pt2")
     assert {path.name for path in tmp_path.iterdir()} == {"model.ckpt", "good.pt2"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full")
+def test_a_full_disk_does_not_end_the_process():
+    """torch's own writer of archives throws where nothing can catch it."""
+    program = torch.export.export(torch.nn.Linear(300, 300), (torch.zeros(1, 300),))
+    with pytest.raises(OSError, match="No space left"):
+        write_pt2(Path("/dev/full"), program, {})
 
 
 def test_what_stands_there_is_not_written_over(tmp_path, capsys):
