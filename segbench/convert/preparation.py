@@ -73,13 +73,17 @@ def read_preparation(settings: Settings, img_size: tuple[int, int]) -> Preparati
         if settings.has(place):
             normalization.append(Settings(settings.get(place, dict), f"{settings.origin}: {place}"))
     said = next((one for one in normalization if one.has("mean") and one.has("std")), None)
-    if said is None and not settings.values:
-        return Preparation([_PUBLISHED] * 3, [_PUBLISHED] * 3, resize, notes)
     if said is None:
-        raise ValueError(
-            f"{settings.origin}: mean and std of pixels are not in the configuration; add img_norm_cfg ="
-            " dict(mean=[…], std=[…]) to its file and give that by --config"
-        )
+        if steps:
+            raise ValueError(
+                f"{settings.origin}: mean and std of pixels are not in the configuration; add img_norm_cfg ="
+                " dict(mean=[…], std=[…]) to its file and give that by --config"
+            )
+        if settings.values:
+            notes.append(
+                f"mean and std of pixels are not told: {_PUBLISHED} is taken, as published models have"
+            )
+        return Preparation([_PUBLISHED] * 3, [_PUBLISHED] * 3, resize, notes)
     # Images are read as BGR there; a preprocessor of 1.x turns them only where it is told.
     for key, default in (
         ("to_rgb", True),

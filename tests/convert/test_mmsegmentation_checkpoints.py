@@ -257,6 +257,15 @@ def test_an_image_is_prepared_by_the_steps_that_are_run_there(tmp_path, capsys, 
     assert note in capsys.readouterr().out
 
 
+def test_a_configuration_of_the_model_alone_takes_published_statistics_and_says_so(tmp_path, capsys):
+    model = EncoderDecoder("linear", layers=1)
+    (tmp_path / "model.py").write_text(model.config("0.x").split("img_norm_cfg")[0])
+    checkpoint = converted(tmp_path, model, "0.x", "--config", str(tmp_path / "model.py"))
+    said = model_config(read_checkpoint(checkpoint))["init_args"]["encoder"]["init_args"]
+    assert said["pixel_mean"] == said["pixel_std"] == [127.5] * 3
+    assert "mean and std of pixels are not told: 127.5 is taken" in capsys.readouterr().out
+
+
 class HistoryBuffer:
     """Stands for MMEngine's, which every checkpoint of a training of its own holds."""
 
