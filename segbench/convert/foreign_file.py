@@ -7,8 +7,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# NumPy's numbers, which trainings leave among their best scores. They are built of a type and bytes, and their
+# maker has had two names. Arrays, and all that MMEngine keeps beside them, stay refused.
+_make_number = np.float64(0).__reduce__()[0]
+_NUMBERS: list[Any] = [
+    (_make_number, "numpy.core.multiarray.scalar"),
+    (_make_number, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"},
+]
 
 # Where it was made may be an old torch without `weights_only`: naming a module of pickle's kind asks every
 # version to run what the file holds. NumPy's numbers among names and scores become plain ones.
@@ -39,7 +50,7 @@ def read_foreign(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no checkpoint {path}")
     mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 are none, and cannot be mapped
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMBERS):
             warnings.simplefilter("ignore")  # what is wrong with the file is told in one line, or nothing is
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except PermissionError:

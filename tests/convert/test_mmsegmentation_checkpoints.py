@@ -1,6 +1,7 @@
 """Checkpoints of MMSegmentation, and of the MeanShifter's fork, compute in segbench what they compute there."""
 
 import re
+import zipfile
 from copy import deepcopy
 
 import numpy as np
@@ -13,6 +14,7 @@ from reference.slow_windows import shrink_or_grow
 
 import segbench
 from segbench.__main__ import main
+from segbench.convert.foreign_file import read_foreign
 from segbench.necks.mean_shift import MeanShift
 from segbench.tasks.checkpoint import model_config, read_checkpoint
 from segbench.types import Batch
@@ -264,6 +266,30 @@ def test_a_configuration_of_the_model_alone_takes_published_statistics_and_says_
     said = model_config(read_checkpoint(checkpoint))["init_args"]["encoder"]["init_args"]
     assert said["pixel_mean"] == said["pixel_std"] == [127.5] * 3
     assert "mean and std of pixels are not told: 127.5 is taken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_scores_that_are_numbers_of_numpy_are_read(tmp_path, module):
+    """MMSegmentation leaves them there where the best checkpoint was saved, under NumPy's name of its time."""
+    model = EncoderDecoder("linear", layers=1)
+    scores = {
+        "best_score": np.float64(0.41),
+        "classes": np.int64(3),
+        "done": np.bool_(True),
+        "half": np.float16(1),
+    }
+    content = {"meta": model.meta("0.x") | {"hook_msgs": scores}, "state_dict": model.state_dict()}
+    torch.save(content, tmp_path / "new.pth")
+    old, out = tmp_path / "old.pth", tmp_path / "converted.ckpt"
+    with zipfile.ZipFile(tmp_path / "new.pth") as source, zipfile.ZipFile(old, "w") as target:
+        for part in source.namelist():
+            data = source.read(part)
+            renamed = data.replace(b"numpy._core.multiarray\nscalar", f"{module}\nscalar".encode())
+            assert f"{module}\nscalar".encode() in renamed or not part.endswith("data.pkl")
+            target.writestr(part, renamed)
+    assert read_foreign(old)["meta"]["hook_msgs"] == scores
+    main(["convert", str(old), "--source", "mmsegmentation", "--out", str(out)])
+    assert segbench.load(out).num_classes == 5
 
 
 class HistoryBuffer:
