@@ -312,9 +312,9 @@ class SemanticTask(Task):
             value = loss(prediction, label)
             self.log(f"train/{name}", value.detach())
             total = total + loss.weight * value
-        if self._unreached is None:
+        if self._unreached is None and total.requires_grad:
             self._unreached = unreached(total, self.parameters())
-        for weight in self._unreached:
+        for weight in self._unreached or []:
             # Nothing of it, but in the graph: DDP waits for a gradient of each weight, also of a head that no
             # loss looks at, and of a neck that iterates no time.
             total = total + weight.flatten()[:0].sum()

@@ -260,6 +260,8 @@ def test_weights_that_no_loss_reaches_are_in_the_graph_all_the_same(what):
     task.log = lambda *args, **kwargs: None
     image = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     label = torch.randint(0, 2, (2, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():  # has no graph, in which nothing would be reached
+        task.training_step(Batch(image, label, ("a", "b")), 0)
     for _ in range(2):  # the second step remembers
         task.zero_grad()
         loss = task.training_step(Batch(image, label, ("a", "b")), 0)["loss"]
@@ -267,6 +269,7 @@ def test_weights_that_no_loss_reaches_are_in_the_graph_all_the_same(what):
         torch.testing.assert_close(loss, F.cross_entropy(logits, label.long()))  # nothing else is in it
         loss.backward()
         assert all(parameter.grad is not None for parameter in task.parameters())
+    assert 0 < len(task._unreached) < 5
 
 
 def test_frozen_weights_get_no_gradient():
