@@ -60,11 +60,11 @@ def resampling_matrix(size: int, out_size: int, resampling: Resampling, device: 
     """
     cell = torch.arange(size, device=device, dtype=torch.float32)
     # As torch rounds: the distance of its result from the true one is mostly that of these positions.
-    widened = cell.new_full((1,), size) / out_size
-    position = (widened * (torch.arange(out_size, device=device) + 0.5) - 0.5)[:, None]  # (out, 1), in cells
+    scale = cell.new_full((1,), size) / out_size  # cells of the input for each of the output
+    position = (scale * (torch.arange(out_size, device=device) + 0.5) - 0.5)[:, None]  # (out, 1), in cells
     if resampling == "bicubic-antialias":
         # Wider by as much as the grid shrinks, and cut off at its border: PIL's filter, a = −1/2.
-        weight = _cubic((cell - position) / widened.clamp(min=1), -0.5)
+        weight = _cubic((cell - position) / scale.clamp(min=1), -0.5)
         return weight / weight.sum(1, keepdim=True)
     if resampling == "bilinear":
         return (1 - (cell - position.clamp(0, size - 1)).abs()).clamp(min=0)

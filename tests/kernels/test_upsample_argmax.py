@@ -222,11 +222,10 @@ def test_only_pixels_between_cells_that_do_not_agree_are_computed(grid, size, mo
     monkeypatch.setattr(module, "tiles", count)
     labels = upsample_argmax(logits, size, backend="chunked")
     assert torch.equal(labels, upsample_argmax(logits, size, backend="plain"))
-    border = (torch.arange(size[1]) + 0.5) * grid[1] / size[
-        1
-    ] - 0.5  # in cells; those left of the border end here
+    height, width = size
+    border = (torch.arange(width) + 0.5) * grid[1] / width - 0.5  # in cells; those left of the border end here
     between = ((border > grid[1] // 2 - 1) & (border < grid[1] // 2)).sum().item()
-    assert sum(computed) == size[0] * between
+    assert sum(computed) == height * between
 
 
 def test_without_a_compiler_memory_does_not_grow_with_the_labels():
