@@ -119,6 +119,8 @@ def segment(
         "frames": frames,
         "opacity": opacity,
     }
+    for line in found.notes:
+        print(f"segbench: {_printable(line)}", file=sys.stderr)
     problems = list(found.closed)
     with record.open_record(out, found.files, options, overwrite) as made:
         todo = [file for file in found.files if not made.is_done(file)]

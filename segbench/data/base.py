@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from segbench.data.augment import Augmentation, StandardAugment, plain_augment
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.decoded import DecodedFiles
-from segbench.data.files import SUFFIXES, composed, is_jpeg_name, subfolders
+from segbench.data.files import SUFFIXES, composed, is_jpeg_name
 from segbench.data.first_batches import FirstBatches
+from segbench.data.listing import subfolders
 from segbench.data.sampling import Draw, EvalShare, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform, Transforms

@@ -16,7 +16,8 @@ from segbench.atomic import replacing
 from segbench.cache import cache_folder
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC, LABEL_COLORS, nearest_label_ids, paint_label_ids
-from segbench.data.files import list_files, read_image, read_mask, write_image
+from segbench.data.files import read_image, read_mask, write_image
+from segbench.data.listing import list_files
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.transforms import Transform
 from segbench.functional.pictures import write_png

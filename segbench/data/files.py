@@ -1,9 +1,8 @@
 """Reading and writing pictures and masks; every error names the file and what to do."""
 
 import io
-import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -17,44 +16,6 @@ JPEG = frozenset({"JPEG", "MPO"})  # as Pillow names the formats
 _LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 # Pillow stretches grey PNGs of 2 and 4 bits to 0..255; class ids must not be.
 _STRETCH = {"L;2": 85, "L;4": 17}
-
-
-def list_files(folder: Path) -> dict[str, Path]:
-    """Finds all pictures below a folder, in subfolders too.
-
-    Args:
-        folder: Links to folders are followed, each folder once; names that begin with a dot are passed over.
-
-    Returns:
-        Path of each picture by its name: relative to the folder, posix, without suffix, in Unicode's composed
-        form; sorted.
-
-    Raises:
-        ValueError: If two files differ in their suffix alone.
-    """
-    found: dict[str, Path] = {}
-    for where, names in _walk(folder):
-        below = Path(where).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for name in names:
-            stem, dot, suffix = name.rpartition(".")  # text, not paths: less than half the time
-            if name.startswith(".") or dot + suffix.lower() not in SUFFIXES:
-                continue
-            path, key = Path(where, name), composed(prefix + stem)
-            if key in found:
-                raise ValueError(
-                    f"{path} and {found[key].name} would have one name: remove one of them; if one is the mask,"
-                    " put masks into a folder of their own, or give their names an ending and mask_suffix"
-                )
-            found[key] = path
-    return dict(sorted(found.items()))
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Names the folders in a folder, which may be missing; sorted."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def composed(text: str) -> str:
@@ -184,21 +145,6 @@ def write_palette_image(path: Path, ids: NDArray[np.uint8], palette: Sequence[Se
     image = Image.fromarray(ids)
     image.putpalette(colors + [0] * (768 - len(colors)))  # mode P, indices as they were; 255 must have a colour
     image.save(path, "PNG")
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Lists the files of each folder once, though links lead to it too; under its own name where it has one."""
-    seen: set[str] = set()
-    waiting = [str(folder)]
-    for start in waiting:  # links join at the end, when real folders have had their turn
-        for where, folders, names in os.walk(start):
-            real = os.path.realpath(where)
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            waiting.extend(str(path) for name in sorted(folders) if (path := Path(where, name)).is_symlink())
-            yield where, names
 
 
 def _is_grey_png(data: bytes) -> bool:

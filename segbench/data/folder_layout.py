@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.color_masks import count_transparent, ids_of_colors, is_colored
-from segbench.data.files import list_files, read_painted, subfolders
+from segbench.data.files import read_painted
+from segbench.data.listing import list_files, subfolders
 from segbench.data.spec import Color, Layout, Pair, Split
 
 

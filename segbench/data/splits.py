@@ -1,6 +1,8 @@
 """Splits of a folder that has none: from lists of names, or drawn from the names themselves."""
 
+import filecmp
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,13 @@ OTHER_NAMES: dict[Split, tuple[str, ...]] = {
     "test": ("testing", "Test", "testset"),
 }
 """What else the folders of splits are called."""
+
+
+# What file managers and browsers add to the name of a copy, in a few languages.
+_COPY = re.compile(
+    r"(?i)^(?:copy of|kopie von|copie de|copia de|copia di) |"
+    r"[ _-]*(?:\(\d+\)|\(?(?:another |\d+\w\w )?(?:copy|kopie|copie|copia)(?: ?\(?\d+\)?)?\)?)$"
+)
 
 
 def draw(name: str, salt: str = "") -> float:
@@ -49,6 +58,24 @@ def divide(names: Iterable[str], shares: Mapping[Split, float], salt: str = "") 
         splits |= {name: split for _, name in drawn[start:stop]}
         start = stop
     return splits
+
+
+def originals(images: Mapping[str, Path]) -> dict[str, str]:
+    """Finds copies of other images, by a name such as `a (1)` or `a - Copy` and equal bytes.
+
+    Args:
+        images: File of each name.
+
+    Returns:
+        Name of the original of each copy.
+    """
+    found = {}
+    for name, path in images.items():
+        folder, slash, last = name.rpartition("/")
+        original = folder + slash + _COPY.sub("", last)
+        if original != name and original in images and filecmp.cmp(path, images[original], shallow=False):
+            found[name] = original
+    return found
 
 
 @dataclass(frozen=True)
@@ -84,8 +111,9 @@ class DrawnSplits(Layout):
             )
         self._refuse_folders(root)
         pairs = self.files.pairs(root, "train")
-        splits = divide((pair.name for pair in pairs), self.shares, str(self.seed))
-        found = [pair for pair in pairs if splits[pair.name] == wanted]
+        copied = originals({pair.name: pair.image for pair in pairs})
+        splits = divide((pair.name for pair in pairs if pair.name not in copied), self.shares, str(self.seed))
+        found = [pair for pair in pairs if splits[copied.get(pair.name, pair.name)] == wanted]
         if not found:
             raise ValueError(f"{root} has {len(pairs)} images, too few for a split '{wanted}': add more")
         return found

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes import CityscapesLayout, LabelFiles
-from segbench.data.files import list_files, subfolders
 from segbench.data.folder_layout import FolderLayout, fill
+from segbench.data.listing import Clutter, Leftovers, Unread, list_files, subfolders
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.splits import OTHER_NAMES
 from segbench.doctor.examine import below
@@ -42,7 +42,7 @@ def list_pairs(
                 pairs[split] = data.pairs(split)
             except (FileNotFoundError, ValueError) as error:
                 findings.append(_absent_split(data, split, error, accepted))
-        findings += [Finding("warning", _title(w.message), str(w.message)) for w in caught]
+        findings += [_as_finding(w.message) for w in caught]
         if split in pairs and all(pair.label is None for pair in pairs[split]):
             findings += _other_suffix(data, split, pairs[split]) or _other_folder(
                 data, split, pairs[split], accepted
@@ -53,9 +53,14 @@ def list_pairs(
     return pairs, list(once.values())
 
 
-def _title(message: Warning | str) -> str:
-    """Names what a layout warns of: of masks, or of names in a list."""
-    return "masks without image" if "masks have no image" in str(message) else "listed in vain"
+def _as_finding(message: Warning | str) -> Finding:
+    """Turns what a layout warns of into a finding."""
+    if isinstance(message, Leftovers | Clutter):  # copies that take no part do no harm
+        return Finding("note", "passed over", str(message))
+    if isinstance(message, Unread):
+        return Finding("warning", "files not read", str(message))
+    name = "masks without image" if "masks have no image" in str(message) else "names without image"
+    return Finding("warning", name, str(message))
 
 
 def _absent_split(
@@ -135,8 +140,9 @@ def _other_labels(layout: CityscapesLayout, root: Path, split: Split) -> list[Fi
 def _masks(layout: FolderLayout, root: Path, split: Split) -> Iterator[str]:
     for masks in layout.masks:
         folder = root / masks.format(split=layout.splits.get(split, split))
-        if folder.is_dir():
-            yield from list_files(folder)
+        with warnings.catch_warnings():  # the split itself has said them
+            warnings.simplefilter("ignore")
+            yield from list_files(folder) if folder.is_dir() else ()
 
 
 def _common(one: str, other: str) -> int:

@@ -1,5 +1,6 @@
 """Label maps as pictures: colours, overlays, and panels with a legend. Arrays are RGB uint8."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ VOID_COLOR = (0, 0, 0)
 WRONG_COLOR = (220, 30, 30)
 RIGHT_COLOR = (235, 235, 235)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LONGEST = 200  # bytes of a file name, of which file systems take 255 with what is put around it
 
 
 def colorize(labels: Labels, palette: Sequence[Sequence[int]]) -> Image:
@@ -195,9 +197,13 @@ def file_name(name: str) -> str:
         name: As a dataset has it, folders and all.
 
     Returns:
-        Folders set apart by two underscores, anything unusual replaced by one.
+        Folders set apart by two underscores, anything unusual replaced by one; very long names end in a hash.
     """
-    return re.sub(r"[^\w.-]+", "_", name.strip("/.").replace("/", "__"))
+    file = re.sub(r"[^\w.-]+", "_", name.strip("/.").replace("/", "__"))
+    if len(file.encode()) <= _LONGEST:
+        return file
+    start = file.encode()[: _LONGEST - 17].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def write_png(path: str, picture: NDArray[Any]) -> None:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from segbench.data.color_masks import is_colored
-from segbench.data.files import list_files, read_image, read_mask, write_image
+from segbench.data.files import read_image, read_mask, write_image
+from segbench.data.listing import list_files
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack(np.broadcast_arrays(np.arange(40)[:, None] * 6, np.arange(56) * 4, 90), -1).astype(np.uint8)
@@ -191,6 +192,7 @@ def test_a_mask_cut_short_is_named(tmp_path):
         read_mask(path)
 
 
+@pytest.mark.filterwarnings("ignore::segbench.data.listing.Clutter")  # said by the doctor alone
 def test_lists_subfolders_and_links_but_no_hidden_files(tmp_path):
     for name in ("b/c/x.png", "a/y.JPG", ".z.png", "notes.txt", "b/._x.png"):
         (tmp_path / "real" / name).parent.mkdir(parents=True, exist_ok=True)

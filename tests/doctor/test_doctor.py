@@ -614,7 +614,7 @@ def test_names_that_lists_have_in_vain_are_no_lonely_masks(tmp_path):
         lines = [*names[2 * i : 2 * i + 2], "gone.jpg"] if split == "val" else names[2 * i : 2 * i + 2]
         (tmp_path / f"twin/shape_ann/{split}_ann_file.txt").write_text("\n".join(lines))
     warned = [f for f in visit(DeepFashion(tmp_path / "twin"), 1).findings if "left out" in f.text]
-    assert [(finding.level, finding.name) for finding in warned] == [("warning", "listed in vain")]
+    assert [(finding.level, finding.name) for finding in warned] == [("warning", "names without image")]
     assert "gone" in warned[0].text
 
 
