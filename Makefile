@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow smoke lint type format bench lock clean
+.PHONY: help setup demo test test-slow smoke fuzz lint type format bench lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-slow: $(READY) ## run the slow tests
 
 smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
 	$(BIN)/python -m pytest -m smoke $(PARALLEL)
+
+fuzz: $(READY) ## read hundreds of damaged files of every kind; FUZZ="--count 1000 --seed 1" for more
+	$(BIN)/python tests/fuzzing/run.py $(FUZZ)
 
 lint: $(READY) ## check style, imports between rooms
 	$(BIN)/ruff check .

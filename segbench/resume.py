@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from segbench.run_files import read_config
 from segbench.tasks.checkpoint import read_checkpoint
 
 # Where files are and what is shown; none of it changes a single weight.
@@ -52,9 +53,11 @@ def find_run(run: str) -> tuple[Path, Path]:
         best = checkpoint.with_name("best.ckpt")
         remedy = f"; to train on from another: --config {config} --ckpt_path {best}" if best.is_file() else ""
         raise ValueError(f"{error}{remedy}") from error
+    read_config(config)  # a damaged one is named here, before it is parsed
     # A run that was once continued with other settings has config.1.yaml beside the first.
-    others = [path for path in sorted(folder.glob("config.*.yaml")) if path.read_text() == trained]
-    return others[0] if others and config.read_text() != trained else config, checkpoint
+    wanted = None if trained is None else trained.encode()
+    others = [path for path in sorted(folder.glob("config.*.yaml")) if path.read_bytes() == wanted]
+    return others[0] if others and config.read_bytes() != wanted else config, checkpoint
 
 
 def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) -> None:

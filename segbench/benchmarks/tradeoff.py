@@ -1,6 +1,5 @@
 """Accuracy of runs against what their models cost."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 
 from segbench.functional.charts import scatter_plot
 from segbench.functional.pictures import Image
+from segbench.run_files import read_run_json
 
 
 class Run(NamedTuple):
@@ -49,12 +49,12 @@ def read_runs(folders: Iterable[Path]) -> dict[str, Run]:
     for folder in folders:
         place = folder.absolute()
         try:
-            card = json.loads((place / "run.json").read_text(encoding="utf-8"))
-            scores = {split: float(entry["miou"]) for split, entry in card["scores"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{folder} is no run folder with scores in its run.json ({type(error).__name__}); leave it out"
-            ) from None
+            entries = read_run_json(place).get("scores", {})
+        except FileNotFoundError:
+            raise ValueError(f"{folder} is not a run folder: it has no run.json; leave it out") from None
+        scores = {split: entry["miou"] for split, entry in entries.items() if entry["miou"] is not None}
+        if not scores:
+            raise ValueError(f"{folder} has no scores in its run.json; leave it out")
         runs["/".join(place.parts[-2:])] = Run(place / "config.yaml", place.parts[-2], scores)
     common_split(runs)
     return runs

@@ -20,6 +20,7 @@ from segbench.atomic import replacing
 from segbench.callbacks.checkpoints import is_best
 from segbench.callbacks.feature_cache import FeatureCache
 from segbench.provenance import commit, processor
+from segbench.run_files import read_run_json
 from segbench.tasks.base import Task
 
 PACKAGES = (
@@ -233,11 +234,12 @@ def wandb_run(folder: Path) -> dict[str, str]:
 
 
 def _read_card(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
     try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged; move it away to go on without its history") from error
+        return read_run_json(folder)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away to resume without its history") from None
 
 
 def _percent(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from segbench.run_files import read_run_json
 from segbench.tasks.base import Task
 
 
@@ -111,23 +112,22 @@ def model_card(checkpoint: dict[str, Any], task: Task, path: Path, name: str, li
 
 def _run_card(path: Path) -> dict[str, Any]:
     """Reads run.json of the run that the checkpoint lies in, if it does."""
-    file = path.absolute().parent.parent / "run.json"
-    if path.is_dir() or path.absolute().parent.name != "checkpoints" or not file.is_file():
+    if path.is_dir() or path.absolute().parent.name != "checkpoints":
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged; move it away to write a card without scores") from error
-    return found if isinstance(found, dict) else {}
+        return read_run_json(path.absolute().parent.parent)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away to write a card without scores") from None
 
 
 def _scores(run: dict[str, Any], step: Any) -> dict[str, dict[str, float]]:
     """Finds the scores of this very checkpoint: a run's best ones are not those of its last."""
     found = {}
-    if isinstance(history := run.get("history"), list):
-        at_step = [entry for entry in history if entry.get("step") == step]
-        if at_step:
-            found["val"] = {key: at_step[-1][key] for key in SCORES if at_step[-1].get(key) is not None}
+    at_step = [entry for entry in run.get("history", []) if entry["step"] == step]
+    if at_step:
+        found["val"] = {key: at_step[-1][key] for key in SCORES if at_step[-1].get(key) is not None}
     return {split: values for split, values in found.items() if values}
 
 

@@ -180,16 +180,17 @@ def _read(out: Path) -> _Content | None:
     lines = text.split("\n")[:-1]
     try:
         entries = [json.loads(line) for line in lines]
-        if not entries or entries[0]["segment"] != _VERSION:
-            raise ValueError
-        content = _Content(entries[0]["options"], {}, {})
+        head = entries[0]
+        content = _Content(head["options"], {}, {})
+        _demand(head["segment"] == _VERSION and isinstance(content.options, dict))
         for entry in entries[1:]:
             if "done" in entry:
-                fields = {key: entry[key] for key in Done._fields}
-                content.done[entry["done"]] = Done(**fields)._replace(stamp=tuple(entry["stamp"]))
+                name, done = _done(entry)
+                content.done[name] = done
             else:
+                _demand(isinstance(entry["source"], str) and isinstance(entry["name"], str))
                 content.names[entry["source"]] = entry["name"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise ValueError(_damaged(out)) from None
     known = {file for name in content.names.values() for file in outputs(name)}
     # The folder may be a stranger's: what stands there must not lead out of it.
@@ -199,8 +200,25 @@ def _read(out: Path) -> _Content | None:
     return content
 
 
+def _done(entry: Mapping[str, Any]) -> tuple[str, Done]:
+    """Reads the line of a complete file."""
+    name, source, stamp, files, pixels = (entry[key] for key in ("done", *Done._fields))
+    _demand(isinstance(name, str) and isinstance(source, str))
+    _demand(isinstance(stamp, list) and len(stamp) == 2 and all(type(number) is int for number in stamp))
+    _demand(isinstance(files, dict) and all(type(size) is int for size in files.values()))
+    _demand(pixels is None or (isinstance(pixels, list) and all(type(count) is int for count in pixels)))
+    return name, Done(source, (stamp[0], stamp[1]), files, pixels)
+
+
+def _demand(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
 def _damaged(out: Path) -> str:
-    return f"{out / FILE} is damaged, or no record of `segbench segment`: take it away, or give another --out"
+    return (
+        f"{out / FILE} is damaged, or not a record of `segbench segment`: move it away, or give another --out"
+    )
 
 
 def _difference(there: Options, here: Options) -> str:

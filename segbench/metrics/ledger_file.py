@@ -1,7 +1,5 @@
 """Confusion counts of every single image, in memory and as `ledger.npz`; needs NumPy alone."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +45,10 @@ class Ledger(NamedTuple):
             `(K, K)` int64, rows truth, columns prediction.
         """
         return _dense(self.rows, num_classes)
+
+
+# Kind of number (of `numpy.dtype`) and number of dimensions of each array in the file.
+_ARRAYS = {"names": ("U", 1), "class_names": ("U", 1), "split": ("U", 0), "offsets": ("i", 1), "rows": ("i", 2)}
 
 
 class SavedLedger(NamedTuple):
@@ -101,7 +103,13 @@ def load_ledger(path: Path) -> SavedLedger:
         raise FileNotFoundError(f"no ledger at {path}; validate or test the model to write it")
     arrays = _read(path)
     if missing := {"names", "offsets", "rows", "split", "class_names"} - arrays.keys():
-        raise ValueError(f"{path} is no ledger: it lacks {', '.join(sorted(missing))}")
+        raise ValueError(f"{path} is not a ledger: it lacks {', '.join(sorted(missing))}")
+    for name, (kind, dimensions) in _ARRAYS.items():
+        if arrays[name].dtype.kind != kind or arrays[name].ndim != dimensions:
+            raise ValueError(
+                f"{path} is not a ledger or is damaged: {name} is {arrays[name].dtype} of "
+                f"{arrays[name].ndim} dimensions"
+            )
     ledger = Ledger(tuple(arrays["names"].tolist()), arrays["offsets"], arrays["rows"])
     class_names = tuple(arrays["class_names"].tolist())
     _check(path, ledger, len(class_names))
@@ -113,21 +121,25 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile and NumPy's header reader raise whatever the damage leads them to
         raise ValueError(
-            f"{path} is no ledger or is damaged; validate or test the model to write it"
+            f"{path} is not a ledger or is damaged; validate or test the model to write it"
         ) from error
 
 
 def _check(path: Path, ledger: Ledger, num_classes: int) -> None:
     """Refuses counts that do not fit together."""
     names, offsets, rows = ledger
-    fits = rows.ndim == 2 and rows.shape[1] == 3 and offsets.shape == (len(names) + 1,)
+    fits = rows.shape[1:] == (3,) and offsets.shape == (len(names) + 1,)
     if not fits or offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
         raise ValueError(
             f"{path}: {len(names)} names, offsets and {len(rows)} rows of counts do not fit together"
         )
-    if rows.size and (rows.min() < 0 or rows[:, :2].max() >= num_classes):
+    if rows.size and rows.min() < 0:
+        raise ValueError(f"{path}: holds a negative class id or count")
+    if rows.size and rows[:, :2].max() >= num_classes:
         raise ValueError(f"{path}: holds class {rows[:, :2].max()}, but only {num_classes} classes have names")
 
 

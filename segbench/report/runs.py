@@ -1,11 +1,10 @@
 """What run folders say: configuration, parameters, scores."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from segbench.run_files import read_config, read_run_json
 
 SPLITS = {"validate": "val", "test": "test"}  # by verbs that only score
 METRICS = ("aacc", "macc", "miou")  # in the order in which the field prints them
@@ -103,8 +102,8 @@ def read_run(folder: Path) -> Run:
         ValueError: If it is damaged.
     """
     try:
-        card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        card = read_run_json(folder)
+        config = read_config(folder / "config.yaml")
         scores = {
             split: (_percent(entry["aacc"]), _percent(entry["macc"]), _percent(entry["miou"]))
             for split, entry in card["scores"].items()
@@ -113,15 +112,17 @@ def read_run(folder: Path) -> Run:
         return Run(
             folder,
             str(card["verb"]),
-            dict(config),
+            config,
             int(card["parameters"]["total"]),
             scores,
             None if checkpoint is None else _found(Path(checkpoint), folder),
             card.get("commit"),
             bool(card.get("finished", True)),  # earlier versions did not say
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"{folder} is a damaged run folder ({type(error).__name__}: {error})") from None
+    except KeyError as error:
+        raise ValueError(f"{folder / 'run.json'} is damaged ({error.args[0]} is missing)") from None
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is not a complete run folder: {error.filename} is missing") from None
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -181,7 +181,7 @@ def test_other_data_and_settings_are_never_mixed_into_one_row(place, capsys):
     assert "cannot be compared value by value" in text
 
 
-@pytest.mark.parametrize(("damage", "told"), [("{", "damaged run folder"), (None, "is no run folder")])
+@pytest.mark.parametrize(("damage", "told"), [("{", "run.json is damaged"), (None, "is no run folder")])
 def test_what_is_no_run_is_told_in_a_line(place, capsys, damage, told):
     folder = write_run(Path("runs/x/a"))
     (folder / "run.json").unlink() if damage is None else (folder / "run.json").write_text(damage)
@@ -219,7 +219,9 @@ def test_a_damaged_run_folder_is_left_out_of_the_others(place, capsys):
     (write_run(Path("runs/x/c")) / "config.yaml").unlink()  # as who is killed in the first second leaves it
     assert len(rows(report("runs")["runs.csv"])) == 1
     told = capsys.readouterr().err
-    assert told.count("is a damaged run folder") == told.count("; it is left out") == 2
+    assert (
+        told.count("is damaged (") + told.count("config.yaml is missing") == told.count("; it is left out") == 2
+    )
 
 
 def test_the_published_tables_agree_where_they_overlap():
