@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow smoke fuzz lint type format bench lock clean
+.PHONY: help setup demo test test-slow smoke fuzz audit lint type format bench lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ help: ## print this help
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --require-hashes --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
@@ -52,11 +52,14 @@ format: $(READY) ## put style right
 bench: $(READY) ## measure the kernels beside their plain references
 	$(BIN)/segbench bench kernels
 
-lock: ## write requirements.lock anew from pyproject.toml
+lock: ## resolve requirements.lock again from pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
-		--upgrade pyproject.toml --output-file requirements.lock
+		--generate-hashes --upgrade pyproject.toml --output-file requirements.lock
+
+audit: $(READY) ## look the locked versions up in the public database of vulnerabilities (needs the network)
+	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r requirements.lock
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache segbench.egg-info

@@ -1,0 +1,77 @@
+"""What pyproject.toml declares, what the code imports and what the lock file pins agree."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"]]
+OPTIONAL = [Requirement(line) for extra, lines in EXTRAS.items() if extra != "dev" for line in lines]
+# Comes with torch on the systems that it supports, and is imported there only.
+WITH_TORCH = {"triton"}
+
+
+def imported() -> dict[str, set[str]]:
+    """Packages from elsewhere by top-level module, each with the files that import it."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "segbench").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                if top != "segbench" and top not in sys.stdlib_module_names:
+                    found.setdefault(top, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_every_import_is_declared():
+    distributions = packages_distributions()
+    declared = {canonicalize_name(one.name) for one in (*REQUIREMENTS, *OPTIONAL)} | WITH_TORCH
+    undeclared = {
+        module: sorted(files)
+        for module, files in imported().items()
+        if not {canonicalize_name(name) for name in distributions.get(module, [module])} & declared
+    }
+    assert not undeclared
+
+
+def test_every_declared_package_is_imported_or_has_its_reason():
+    """A dependency that nothing imports is there for another one, and its comment says for which."""
+    distributions = packages_distributions()
+    used = {canonicalize_name(name) for module in imported() for name in distributions.get(module, [module])}
+    unused = {canonicalize_name(one.name) for one in REQUIREMENTS} - used
+    assert unused <= {"torchvision"}  # timm imports it
+
+
+@pytest.mark.parametrize("version", ["2.6.2", "2.6.3"])
+def test_releases_that_carried_malware_are_excluded(version):
+    """GHSA-w37p-236h-pfx3."""
+    (lightning,) = (one for one in REQUIREMENTS if one.name == "lightning")
+    assert "2.6.0" in lightning.specifier
+    assert version not in lightning.specifier
+
+
+def test_the_lock_file_pins_every_dependency_by_version_and_hashes():
+    text = (ROOT / "requirements.lock").read_text()
+    pins: dict[str, list[str]] = {}
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        head, *hashes = [line.strip(" \\") for line in entry.splitlines()]
+        assert hashes, head
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", line) for line in hashes), head
+        name, version = re.fullmatch(r"([\w.-]+)==([\w.+!]+)(?: ; .+)?", head).groups()
+        pins.setdefault(canonicalize_name(name), []).append(version)
+    for one in (*REQUIREMENTS, *(Requirement(line) for line in EXTRAS["dev"])):
+        if one.name != "segbench":
+            assert all(version in one.specifier for version in pins[canonicalize_name(one.name)]), one
+    assert "://" not in text
