@@ -1,6 +1,6 @@
 """Masks painted in colours: each colour, exactly as it is, means one id."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,12 @@ def ids_of_colors(picture: NDArray[np.uint8], colors: Mapping[Color, int]) -> ND
     if lost.any():
         raise ValueError(_complain(pixels[lost]))
     return np.asarray(ids.astype(np.uint8 if ids.max() < 256 else np.uint16)[place])
+
+
+def color_names(colors: Sequence[Color]) -> str:
+    """Lists colours for messages, the first few of them."""
+    names = [" ".join(map(str, color)) for color in dict.fromkeys(colors)]
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _codes(colors: NDArray[np.uint8]) -> NDArray[np.int32]:

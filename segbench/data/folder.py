@@ -8,6 +8,7 @@ from typing import get_args
 from segbench.data.base import DatasetSpec, Layout, SegmentationDataModule, Split
 from segbench.data.class_table import read_lines, read_table, training_spec
 from segbench.data.folder_layout import FolderLayout
+from segbench.data.indexed_masks import Reading
 from segbench.data.scene import class_names, scene_palette
 from segbench.data.spec import Color
 from segbench.data.splits import DrawnSplits, ListedSplits
@@ -38,6 +39,7 @@ class FolderDataModule(SegmentationDataModule):
         mask_suffix: str = "",
         merge: dict[str, list[str]] | None = None,
         ignore: list[int | str] | None = None,
+        indexed_masks: Reading = "auto",
         img_size: tuple[int, int] = (512, 512),
         batch_size: int = 8,
         num_workers: int | None = None,
@@ -69,6 +71,9 @@ class FolderDataModule(SegmentationDataModule):
             mask_suffix: What mask names have after the common part, such as `_segm`.
             merge: Classes that become one, as in `{vehicle: [car, bus]}`.
             ignore: Names, ids or colours `R G B` in the masks that mean no class.
+            indexed_masks: What masks with a palette hold: with `ids` the index is the id, with `colors` its
+                colour says the class. `auto` takes the colour where the whole palette consists of colours of
+                classes, in another order than theirs, and refuses what may mean either.
             img_size: Height and width of training crops.
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
@@ -100,6 +105,7 @@ class FolderDataModule(SegmentationDataModule):
             source="other names are given by --data.init_args.images, masks and splits; where all images lie in"
             f" one folder, draw splits by {_SHARES}",
             colors=colors,
+            indexed_masks=indexed_masks,
         )
         self.layout = _with_splits(parallel, splits or {}, split_seed)
         super().__init__(

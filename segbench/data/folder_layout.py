@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from segbench.data.color_masks import count_transparent, ids_of_colors, is_colored
 from segbench.data.files import read_painted
+from segbench.data.indexed_masks import Reading, ids_of_indices, read_palette
 from segbench.data.listing import list_files, subfolders
 from segbench.data.spec import Color, Layout, Pair, Split
 
@@ -30,6 +31,7 @@ class FolderLayout(Layout):
         new_name: Name of the files that `place` invents.
         image_type: And their file type.
         colors: File id of each colour, where masks may be painted in RGB.
+        indexed_masks: What a mask with a palette holds; see `segbench.data.indexed_masks`.
     """
 
     images: tuple[str, ...] = ("images/{split}",)
@@ -41,6 +43,7 @@ class FolderLayout(Layout):
     new_name: str = "{split}_{index:06d}"
     image_type: str = ".jpg"
     colors: Mapping[Color, int] = field(default_factory=dict)
+    indexed_masks: Reading = "auto"
 
     def __post_init__(self) -> None:
         if not self.images or len(self.images) != len(self.masks):
@@ -101,9 +104,11 @@ class FolderLayout(Layout):
         return f"{' or '.join(folders)} in {root}{being}"
 
     def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
-        """Opens a mask; painted ones become ids."""
-        if pair.label is None or not self.colors or not is_colored(pair.label):
+        """Opens a mask; painted ones become ids, also those whose colours are in a palette."""
+        if pair.label is None or not self.colors:
             return super().read_ids(pair)
+        if not is_colored(pair.label):
+            return self._read_indexed(pair, pair.label)
         picture = read_painted(pair.label)
         unseen = count_transparent(pair.label)
         if unseen:
@@ -115,6 +120,16 @@ class FolderLayout(Layout):
             return ids_of_colors(picture, self.colors)
         except ValueError as error:
             raise ValueError(f"{pair.label}: {error}") from None
+
+    def _read_indexed(self, pair: Pair, label: Path) -> NDArray[np.integer] | None:
+        index = super().read_ids(pair)
+        palette = None if index is None or self.indexed_masks == "ids" else read_palette(label)
+        if index is None or palette is None:
+            return index
+        try:
+            return ids_of_indices(index, palette, self.colors, self.indexed_masks)
+        except ValueError as error:
+            raise ValueError(f"{label}: {error}") from None
 
     def _folders(self, root: Path, split: Split) -> tuple[Path, Path]:
         name = self.splits.get(split, split)

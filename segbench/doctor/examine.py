@@ -42,7 +42,8 @@ class Record(NamedTuple):
         alpha: The photograph has a transparency channel.
         orientation: The photograph's EXIF orientation.
         label_orientation: The mask's, which no reader of masks follows.
-        palette: Colour that a palette mask gives to each of its ids.
+        palette: Colour that a palette mask gives to each of its indices.
+        by_color: These colours, not the indices, say the class.
         colors: Pixels of each colour, where the mask holds colours; the most frequent ones.
         fault: What keeps the pair from being read.
         reason: The same in the reader's words.
@@ -60,6 +61,7 @@ class Record(NamedTuple):
     orientation: int = 1
     label_orientation: int = 1
     palette: Mapping[int, Color] = {}
+    by_color: bool = False
     colors: Mapping[Color, int] = {}
     fault: Fault | None = None
     reason: str = ""
@@ -95,7 +97,12 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     if pair.label in {None, pair.image}:
         return record
     with Image.open(pair.label) as file:
-        return record._replace(palette=_palette(file, ids), label_orientation=_orientation(file))
+        record = record._replace(label_orientation=_orientation(file))
+        if file.mode != "P":
+            return record
+        index = np.asarray(file)
+        by_color = index.shape == mask.shape and bool((index != mask).any())
+        return record._replace(palette=_palette(file, _count(index)), by_color=by_color)
 
 
 def below(root: Path, path: Path) -> str:
@@ -174,7 +181,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _palette(image: Image.Image, ids: Mapping[int, int]) -> dict[int, Color]:
-    colors = (image.getpalette("RGB") if image.mode == "P" else None) or []
+    colors = image.getpalette("RGB") or []
     return {
         i: (colors[3 * i], colors[3 * i + 1], colors[3 * i + 2]) for i in ids if 0 <= 3 * i < len(colors) - 2
     }

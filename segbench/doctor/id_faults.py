@@ -73,12 +73,29 @@ def id_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
             touched = set(finding.options.get("remap", ())) | set(unknown)
             files = [r.label or r.image for r in records if touched & r.ids.keys()]
             return [finding if finding.files else finding._replace(files=files)]
-    return _ignored(records, pixels, meant, spec)
+    return [*_by_color(records, spec), *_ignored(records, pixels, meant, spec)]
+
+
+def _by_color(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
+    """Says which palette masks were read by their colours."""
+    read = [record for record in records if record.by_color]
+    if not read:
+        return []
+    names = dict(zip(spec.palette, spec.classes, strict=True))
+    palette = read[0].palette
+    i = next((i for i in palette if spec.palette[i : i + 1] != (palette[i],)), min(palette))
+    text = (
+        f"{count(len(read), len(records), 'mask')} are read by the colours of their palettes, whose order is"
+        f" not that of the classes: in the first, index {i} is {names.get(palette[i], 'no class')}"
+    )
+    files = [record.label or record.image for record in read]
+    advice = "if the index is the class id all the same, set indexed_masks to ids"
+    return [Finding("note", "palette order", text, files, advice=advice)]
 
 
 def _palette_order(records: Sequence[Record], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
     """Compares the colours of palette masks with those of the classes."""
-    coloured = [record for record in records if record.palette]
+    coloured = [record for record in records if record.palette and not record.by_color]
     colors: dict[int, set[tuple[int, int, int]]] = {}
     for record in coloured:
         for i, color in record.palette.items():

@@ -169,6 +169,7 @@ def ignore_255(d):
 
 
 def palette_order(d):
+    d.options["indexed_masks"] = "ids"  # as in data modules that know no colours
     d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     for path, mask in d.masks():
         image = Image.fromarray(np.array([2, 0, 1], np.uint8)[mask])
