@@ -1,27 +1,124 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and drafts of dead processes, which are removed.
 
+A draft is locked while its process lives. What a kill leaves behind is removed by the next process that writes
+into the same folder; drafts of the living stay, on whatever machine they run.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from segbench.lock import release, supported, try_lock
+
+_DRAFT = re.compile(r"\.segbench-[0-9a-f]{32}(\..*)?")
+_ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # Python's write() names no file
+_clean: set[Path] = set()  # folders in which this process has looked for drafts
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Writes a file beside its place and moves it there when it is complete.
 
     A kill or an error in between leaves the previous file as it was.
 
     Args:
         path: Where the file is to stand.
+        durable: Whether it must survive a loss of power from then on.
 
     Yields:
-        Where to write it first: in the same folder, under a name that nobody else has. (Not the process number
-        alone: machines and containers that share a folder have the same numbers.)
+        Where to write it first: an empty file in the same folder, which is to be written to, not replaced.
     """
-    draft = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    draft, lock = _new_draft(path.parent, path.suffix)
     try:
         yield draft
+        if durable:
+            _sync(draft)
         draft.replace(path)
+        if durable:
+            _sync(path.parent)
+    except OSError as error:
+        if error.filename == str(draft) or (error.filename is None and error.errno in _ON_WRITING):
+            error.filename, error.filename2 = str(path), None  # which the user knows
+        raise
     finally:
         draft.unlink(missing_ok=True)
+        release(lock)
+
+
+@contextmanager
+def scratch(folder: Path | None = None) -> Iterator[Path]:
+    """Makes a folder that is removed afterwards, also after a kill; what is to stay is moved out of it.
+
+    Args:
+        folder: Where it is made, such as the folder that its content is moved to; default: the system's for
+            temporary files.
+
+    Yields:
+        Its path.
+    """
+    place, mode = (Path(tempfile.gettempdir()), 0o700) if folder is None else (folder, 0o777)
+    beside, lock = _new_draft(place, ".lock")
+    own = beside.with_suffix("")
+    try:
+        own.mkdir(mode)
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+        release(lock)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Removes from a folder the drafts of processes that are dead.
+
+    Args:
+        folder: Need not be there.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries if _DRAFT.fullmatch(entry.name)]:
+            _remove_if_dead(folder / name)
+
+
+def _remove_if_dead(draft: Path) -> None:
+    with suppress(OSError):  # a folder, which its lock file stands for; somebody else's; no locks there
+        lock = try_lock(draft, create=False)
+        if lock is not None:
+            if draft.suffix == ".lock":
+                shutil.rmtree(draft.with_suffix(""), ignore_errors=True)
+            draft.unlink(missing_ok=True)
+            release(lock)
+
+
+def _new_draft(folder: Path, suffix: str) -> tuple[Path, int]:
+    """Makes an empty draft and locks it."""
+    if folder not in _clean:
+        _clean.add(folder)
+        remove_drafts(folder)
+    while True:
+        # Not the process number: machines and containers that share a folder have the same ones.
+        draft = folder / f".segbench-{uuid.uuid4().hex}{suffix}"
+        try:
+            lock = try_lock(draft, create=True)
+        except OSError as error:
+            if supported(error):
+                raise
+            return draft, -1
+        if lock is not None:  # else another process took it for one of the dead, and removes it
+            return draft, lock
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # folders, on some file systems
+            raise
+    finally:
+        os.close(descriptor)

@@ -9,7 +9,6 @@ from argparse import ArgumentParser as ArgumentParserLite
 from argparse import HelpFormatter
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import lightning as L
@@ -22,13 +21,14 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from segbench.atomic import scratch
 from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
 from segbench.callbacks.batch_norm import BatchNorms
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.divergence import Divergence
 from segbench.callbacks.feature_cache import FeatureCache
 from segbench.callbacks.ledger import LedgerFile
-from segbench.callbacks.metrics_csv import MetricsCSV
+from segbench.callbacks.metrics_csv import MetricsCSV, MetricsRows
 from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
 from segbench.callbacks.preemption import Preemption
@@ -42,7 +42,7 @@ from segbench.encoders.base import weights_follow
 from segbench.errors import lost_processes, one_line_errors
 from segbench.option_help import option_help
 from segbench.resume import check_same, differences, find_run
-from segbench.runs import experiment_name, run_folder, run_of, write_config
+from segbench.runs import Claims, experiment_name, run_folder, run_of, write_config
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import (
     check_fits,
@@ -83,14 +83,16 @@ class HelpfulParser(LightningArgumentParser):
 class SegbenchCLI(LightningCLI):
     """LightningCLI that writes into a folder of the run's own, where no checkpoint overrides in silence."""
 
-    def __init__(self, args: list[str], command: list[str]) -> None:
+    def __init__(self, args: list[str], command: list[str], claims: Claims) -> None:
         """Parses, builds and runs.
 
         Args:
             args: As on the command line, `--checkpoint` and the like expanded.
             command: As the user wrote it.
+            claims: Gets the run folder.
         """
         self._args = args
+        self._claims = claims
         self._strict = _asks(command, "--resume")  # the run goes on as it was, or not at all
         self._command = command
         super().__init__(
@@ -166,6 +168,7 @@ class SegbenchCLI(LightningCLI):
         self.experiment = config.experiment = config.experiment or experiment_name(self._args)
         self.run_folder = run_folder(Path(config.runs_dir), self.experiment, config.run_id)
         if config.run_id is not None:
+            self._claims.add(self.run_folder)  # before anything of it is read: another process may still write
             self._go_on_by_name(config)
         path = config.get("ckpt_path")
         if not path:
@@ -263,6 +266,7 @@ class SegbenchCLI(LightningCLI):
             FeatureCache(),
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
+            MetricsRows(),
             SplitLists(),
         ]
         if config.enable_progress_bar is not False:
@@ -280,19 +284,10 @@ class SegbenchCLI(LightningCLI):
             **kwargs,
         )
         if trainer.is_global_zero:
-            self._make_run_folder()
+            self._claims.add(self.run_folder)
+            if not (self._strict and self._checkpoint_path):  # a resumed run keeps what it was begun with
+                write_config(self.run_folder, self._config_yaml)
         return trainer
-
-    def _make_run_folder(self) -> None:
-        try:
-            self.run_folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"the run folder {self.run_folder} cannot be made ({error.strerror}); "
-                "name another place by --runs_dir DIR"
-            ) from error
-        if not (self._strict and self._checkpoint_path):  # a resumed run keeps what it was begun with
-            write_config(self.run_folder, self._config_yaml)
 
     def _loggers(self, given: Any) -> list[Logger]:
         if given is False:
@@ -333,10 +328,10 @@ def main(args: list[str] | None = None) -> None:
         run(args)
         return
     _quieten_lightning()
-    with one_line_errors(MisconfigurationException, ArgumentError), TemporaryDirectory() as scratch:
+    with one_line_errors(MisconfigurationException, ArgumentError), Claims() as claims:
         try:
             with lost_processes():
-                SegbenchCLI(_expand(_expand_overlays(args), Path(scratch)), args)
+                SegbenchCLI(_expand(_expand_overlays(args), claims), args, claims)
         finally:  # the next run of this process gets a W&B run of its own
             wandb = sys.modules.get("wandb")
             if wandb is not None and wandb.run is not None:
@@ -378,13 +373,13 @@ def _asks(args: list[str], option: str) -> bool:
     return any(word == option or word.startswith(f"{option}=") for word in args)
 
 
-def _expand(args: list[str], scratch: Path) -> list[str]:
+def _expand(args: list[str], claims: Claims) -> list[str]:
     """Writes our short options out: where a checkpoint or a run folder carries the configuration.
 
     Args:
         args: With `--checkpoint CKPT` and `--trust PACKAGE`, `--resume RUN` or `--init-from CKPT` anywhere, or
             without.
-        scratch: A folder for the YAML.
+        claims: Gets the run folder that is resumed.
 
     Returns:
         Arguments that LightningCLI understands.
@@ -410,13 +405,15 @@ def _expand(args: list[str], scratch: Path) -> list[str]:
     if found.resume is not None:
         if found.init_from is not None or _asks(rest, "--ckpt_path") or _asks(rest, "--run_id"):
             raise ValueError("--resume takes the run's own last checkpoint and folder: leave the others out")
+        if (Path(found.resume) / "config.yaml").is_file():
+            claims.add(Path(found.resume))  # before anything of it is read: another process may still write
         config, last = find_run(found.resume)
         return [*verb, "--config", str(config), *rest, "--ckpt_path", str(last)]
     if found.init_from is not None:
         return [*verb, *rest, "--start.checkpoint", found.init_from]
     if found.checkpoint is not None:
         kept = run_config(read_checkpoint(found.checkpoint), found.checkpoint, read_names(found.trust))
-        written = scratch / "checkpoint.yaml"
+        written = claims.enter_context(scratch()) / "checkpoint.yaml"
         written.write_text(yaml.safe_dump(kept))
         return [*verb, "--config", str(written), *rest, "--ckpt_path", found.checkpoint]
     if found.trust:

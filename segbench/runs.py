@@ -1,12 +1,19 @@
 """Where runs live: `runs/<experiment>/<run id>/`, one folder for every run, none written over."""
 
+import os
 import re
 import secrets
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from segbench.atomic import replacing
+from segbench.lock import FolderLock
+
+# Of torchrun, SLURM, LSF and Lightning; each is 0 in the first process of a run, where it is set at all.
+_RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 
 
 def experiment_name(args: list[str]) -> str:
@@ -38,6 +45,49 @@ def run_folder(runs: Path, experiment: str, run_id: str | None = None) -> Path:
     if run_id is None:
         run_id = f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     return runs / _safe(experiment) / _safe(run_id)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Makes a run folder, and keeps other processes from writing into it.
+
+    Args:
+        folder: The run folder. Where nothing is written into it, it is removed again.
+
+    Raises:
+        ValueError: If another process is writing into it, or it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = FolderLock(folder, "choose another name by --run_id NAME")
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise ValueError(
+                f"the run folder {folder} cannot be made or written to ({error.strerror}); name another place"
+                " by --runs_dir DIR"
+            ) from error
+        yield
+    finally:
+        lock.release()
+        for path in made:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+class Claims(ExitStack):
+    """What a command has for itself until it ends: run folders, and whatever else is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folders: set[Path] = set()
+
+    def add(self, folder: Path) -> None:
+        """Claims a run folder, in the first process of a run; see `claimed`."""
+        if _is_first_process() and folder.resolve() not in self._folders:
+            self.enter_context(claimed(folder))
+            self._folders.add(folder.resolve())
 
 
 def run_of(checkpoint: str | None) -> Path | None:
@@ -76,3 +126,8 @@ def write_config(folder: Path, config: str) -> None:
 
 def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "unnamed"
+
+
+def _is_first_process() -> bool:
+    """Tells whether this is the process of a run that writes its folder, before Lightning connects them."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import torch
 import yaml
 
 from segbench.__main__ import main
+from segbench.lock import FolderLock
+from segbench.tasks.checkpoint_file import save_file
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = """
@@ -197,19 +198,17 @@ def test_weights_of_another_run_begin_a_run_of_its_own(args, capsys):
 
 
 def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(args, monkeypatch):
-    """As where runs lie on another disk than temporary files, so that Lightning's move is a copy."""
-
-    def copy_half(source, target):
-        Path(target).write_bytes(Path(source).read_bytes()[:1000])
+    def save_half(content, path):
+        save_file(content, path)
+        path.write_bytes(path.read_bytes()[:1000])
         raise KeyboardInterrupt
 
     def kill(moment):
-        moves = []
+        saves = []
         with pytest.MonkeyPatch.context() as patch:
-            move = shutil.move
             patch.setattr(
-                "fsspec.implementations.local.shutil.move",
-                lambda *where: moves.append(where) or (copy_half if len(moves) == moment else move)(*where),
+                "segbench.callbacks.checkpoint_io.save_file",
+                lambda *what: saves.append(what) or (save_half if len(saves) == moment else save_file)(*what),
             )
             with pytest.raises((KeyboardInterrupt, SystemExit)):
                 main([*args, "--run_id", "mine", "--checkpoints.every_n_steps", "1"])
@@ -219,11 +218,66 @@ def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(args, monkeypatc
     (run,) = {path for path in runs() if path.name == "mine"}
     saved = torch.load(run / "checkpoints" / "last.ckpt")["global_step"]
     assert 0 < saved <= 3
-    left = run / "checkpoints" / ".0123.last.ckpt"
+    left = run / "checkpoints" / f".segbench-{0:032}.ckpt"
     left.write_bytes(b"of a kill that leaves no time to clear up")
     main([*args, "--run_id", "mine", "--checkpoints.every_n_steps", "1"])
     assert outcome(run) == outcome(run.with_name("whole"))
     assert sorted(path.name for path in left.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_run_folder_has_one_writer_and_the_second_is_told_who_it_is(args, capsys, monkeypatch):
+    command = [*args, "--run_id", "mine", "--trainer.max_steps", "2"]
+    main(command)
+    (run,) = runs()
+    last = run / "checkpoints" / "last.ckpt"
+    with FolderLock(run, ""):
+        files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        for second in (
+            command,
+            ["fit", "--resume", str(run)],
+            ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(last)],
+            ["validate", "--checkpoint", str(last), "--experiment", run.parent.name, "--run_id", "mine"],
+        ):
+            line = refuse(capsys, second)
+            assert f"{run} is being written to by `segbench " in line
+            assert f"(process {os.getpid()} of " in line
+            assert "choose another name by --run_id NAME" in line
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
+        monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the run that has the lock
+        assert "is there already" in refuse(capsys, second)
+        monkeypatch.delenv("LOCAL_RANK")
+        main([*args, "--run_id", "other", "--trainer.max_steps", "1"])
+    left = ["checkpoints", "config.yaml", "metrics.csv", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == left
+
+
+def test_a_job_that_was_queued_again_waits_and_sees_what_the_first_one_saved(args, capsys, monkeypatch):
+    command = [*args, "--run_id", "mine", *sending(4)]
+    Path("sent").touch()  # nothing is sent
+    main([*args, "--run_id", "whole", *sending(4)])
+    Path("sent").unlink()
+    stop(command)  # whose checkpoint is here written late
+    run = next(path for path in runs() if path.name == "mine")
+    monkeypatch.setenv("SEGBENCH_LOCK_TIMEOUT", "100")
+    for again in (command, ["fit", "--resume", str(run)]):
+        saved = (run / "checkpoints").rename("checkpoints")
+        old = FolderLock(run, "")
+        old.acquire()
+
+        def end(_, saved=saved, old=old):
+            saved.rename(run / "checkpoints")
+            old.release()
+
+        monkeypatch.setattr("segbench.lock.time.sleep", end)
+        main(again)
+        assert "segbench: waiting for `segbench " in capsys.readouterr().err
+    assert outcome(run) == outcome(run.with_name("whole"))
+
+
+def test_a_name_for_which_nothing_was_written_leaves_no_folder(args, capsys):
+    refuse(capsys, [*args, "--run_id", "mine", "--data.init_args.batch_size", "-1"])
+    refuse(capsys, [*args, "--model.init_args.decoder", "nothing.Decoder"])
+    assert not Path("runs").exists()
 
 
 def test_a_damaged_checkpoint_is_told_with_what_is_left(args, capsys):

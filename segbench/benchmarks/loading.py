@@ -5,7 +5,6 @@ All read the same JPEGs and PNGs in ADE20K's layout, scale by 0.5 to 2 around a 
 normalised floats, segbench's in bytes, which are normalised on the device.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segbench.atomic import scratch
 from segbench.benchmarks.loading_peers import MMSegManner, PlainAlbumentations
 from segbench.benchmarks.loading_peers import collate as collate_floats
 from segbench.benchmarks.section import CASE, Clock, Column, Row, Section, significant
@@ -87,8 +87,7 @@ def measure(clock: Clock, images: int, batch_size: int) -> list[Row]:
     Returns:
         Pipelines, MMSegmentation's manner first, in one process and through a worker; then the stages.
     """
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
-        root = Path(folder)
+    with scratch() as root, _one_thread():
         write_pairs(root, images, SIZE)
         data = ADE20K(root, img_size=CROP, scale=SCALE, batch_size=batch_size, num_workers=1)
         dataset = data.dataset("train")
@@ -137,8 +136,7 @@ def measure_reduced(clock: Clock, images: int) -> list[Row]:
     Returns:
         Loading with full decoding, then with reduced.
     """
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
-        root = Path(folder)
+    with scratch() as root, _one_thread():
         write_pairs(root, images, LARGE)
         pairs = ADE20K(root).pairs("train")
         size = mean(pair.image.stat().st_size for pair in pairs) / 1024

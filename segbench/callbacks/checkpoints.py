@@ -1,15 +1,16 @@
 """`checkpoints/best.ckpt` and `checkpoints/last.ckpt`, each of which says by itself what it is."""
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from segbench import __version__
-from segbench.atomic import replacing
+from segbench.atomic import remove_drafts, replacing
+from segbench.callbacks.checkpoint_io import AtomicCheckpointIO
 
 
 class Checkpoints(Checkpoint):
@@ -33,11 +34,15 @@ class Checkpoints(Checkpoint):
         self._saved_step = 0
         self._due = False  # a validation after the step of the checkpoint
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Has checkpoints written atomically, unless the user has chosen another way."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forgets a best score whose checkpoint is not here, and does the validation in which a run ended."""
         if trainer.is_global_zero:
-            for draft in _folder(trainer).glob(".*.ckpt"):  # which a kill left behind
-                draft.unlink()
+            remove_drafts(_folder(trainer))  # which a kill left behind
         if not (_folder(trainer) / "best.ckpt").is_file():
             self.best_score = None
         if self._due:
@@ -76,7 +81,7 @@ class Checkpoints(Checkpoint):
             # In this order: killed in between, the run goes on from before this validation.
             best = self._save(trainer, "best.ckpt")
             if trainer.is_global_zero:
-                with replacing(best.with_name("last.ckpt")) as draft:
+                with replacing(best.with_name("last.ckpt"), durable=True) as draft:
                     shutil.copyfile(best, draft)
         else:
             self._save(trainer, "last.ckpt")
@@ -104,11 +109,9 @@ class Checkpoints(Checkpoint):
         self._due = state_dict.get("due", False)
 
     def _save(self, trainer: L.Trainer, name: str) -> Path:
+        _log_step(trainer)
         path = _folder(trainer) / name
-        # Lightning writes into the folder for temporary files first, and moves that file to where it is told.
-        # On clusters the two are on different disks, so that moving is copying, and a kill leaves half a file.
-        with replacing(path) if trainer.is_global_zero else nullcontext(path) as draft:
-            trainer.save_checkpoint(draft, weights_only=False)
+        trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         return path
 
@@ -128,6 +131,13 @@ def is_best(trainer: L.Trainer) -> bool:
     (keeper,) = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoints))
     score = float(trainer.callback_metrics.get("val/miou", float("nan")))
     return score > (-1.0 if keeper.best_score is None else keeper.best_score)
+
+
+def _log_step(trainer: L.Trainer) -> None:
+    """Logs the step that just ended: Lightning does so after all callbacks, a kill between would lose it."""
+    connector = trainer._logger_connector
+    if trainer.training and connector._first_loop_iter is not None:
+        connector.update_train_step_metrics()
 
 
 def _folder(trainer: L.Trainer) -> Path:

@@ -5,10 +5,12 @@ Lightning's own CSVLogger deletes the file of an earlier run when it opens the f
 
 import csv
 import io
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -30,6 +32,7 @@ class MetricsCSV(Logger):
         self._last: dict[str, Any] = {}
         self._last_begins = 0  # bytes from the beginning of the file
         self._continued = self.path.is_file()
+        self._checkpointed: dict[str, str] | None = None  # the last row of which the resumed checkpoint knows
 
     @property
     def name(self) -> str:
@@ -55,9 +58,7 @@ class MetricsCSV(Logger):
         """
         row = {"step": int(self._last.get("step", -1)) + 1 if step is None else step, **metrics}
         if self._continued:
-            # What an interrupted run logged after its last checkpoint is about to be logged again; of the step
-            # itself perhaps only a part, and the rest stays.
-            self._rewrite([old for old in self._read() if int(float(old["step"])) <= row["step"]], [])
+            self._rewrite(self._rows_to_keep(row["step"]), [])
             self._continued = False
         same_step = str(self._last.get("step")) == str(row["step"])
         if same_step:
@@ -73,10 +74,38 @@ class MetricsCSV(Logger):
             self._rewrite(rows[:-1] if same_step else rows, [row])
         self._last = row
 
+    @rank_zero_only
+    def sync(self) -> dict[str, str]:
+        """Makes sure that all rows survive a loss of power.
+
+        Returns:
+            The last row, as it stands in the file; for `resume_after`.
+        """
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+        return {name: str(value) for name, value in self._last.items()}
+
+    def resume_after(self, row: dict[str, str]) -> None:
+        """Drops what a run that was killed logged after its last checkpoint, as soon as it logs again.
+
+        Args:
+            row: What `sync` returned when the checkpoint was made.
+        """
+        self._checkpointed = row
+
+    def _rows_to_keep(self, step: float) -> list[dict[str, Any]]:
+        """Reads the rows of the run that is continued, by a checkpoint or else by the first step logged now."""
+        rows = [(_step(row), row) for row in self._read()]
+        if self._checkpointed is None:
+            return [row for at, row in rows if at <= step]
+        last = self._checkpointed
+        return [*(row for at, row in rows if at < _step(last)), last] if last else []
+
     def _read(self) -> list[dict[str, Any]]:
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
             return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
     def _rewrite(self, rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
@@ -94,3 +123,32 @@ class MetricsCSV(Logger):
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns, lineterminator="\n").writerow(row)
         return text.getvalue().encode()
+
+
+class MetricsRows(L.Callback):
+    """Makes checkpoints and `metrics.csv` agree: each checkpoint knows the last row written before it."""
+
+    def __init__(self) -> None:
+        self._files: list[MetricsCSV] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Finds the file."""
+        self._files = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Makes sure that the file has reached the disk, and remembers its last row."""
+        return {"row": next((file.sync() for file in self._files), None)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Tells the file after which row it is continued."""
+        for file in self._files:
+            if state_dict["row"] is not None:
+                file.resume_after(state_dict["row"])
+
+
+def _step(row: dict[str, Any]) -> float:
+    """Reads a row's step; a row without one, as a damaged file may have, comes after all others."""
+    try:
+        return float(row["step"])
+    except (KeyError, TypeError, ValueError):
+        return float("inf")

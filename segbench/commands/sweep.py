@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -173,12 +172,13 @@ def check(sweep: "Sweep") -> Checked:
     """
     import yaml
 
+    from segbench.atomic import scratch
     from segbench.brief import brief
     from segbench.sweeps.space import covering
 
     points = covering(sweep.parameters)
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "trial.json"
+    with scratch() as own:
+        file = own / "trial.json"
         printed = [parse(sweep.command.fill(point, file), brief(point)) for point in points]
     return Checked(points[0], yaml.safe_load(printed[0]))
 
@@ -216,20 +216,21 @@ def _dry_run(sweep: "Sweep", first: Checked, own: list[str], share: dict[str, st
 
     import yaml
 
+    from segbench.atomic import scratch
     from segbench.commands.synth import synth
     from segbench.sweeps.dry_run import SCENE, has_twin, images, overlay
     from segbench.sweeps.job import Job, columns
 
-    with tempfile.TemporaryDirectory() as scratch:
-        root, run = Path(scratch) / "twin", Path(scratch) / sweep.name / "dry-run"
+    with scratch() as place:
+        root, run = place / "twin", place / sweep.name / "dry-run"
         if has_twin(first.config):
             with contextlib.redirect_stdout(io.StringIO()):
                 synth(first.config["data"]["class_path"], root, images(first.config), SCENE)
-        laid_over = Path(scratch) / "dry_run.yaml"
+        laid_over = place / "dry_run.yaml"
         laid_over.write_text(yaml.safe_dump(overlay(first.config, root)), encoding="utf-8")
-        args = sweep.command.fill(first.point, Path(scratch) / "trial.json")
+        args = sweep.command.fill(first.point, place / "trial.json")
         args = [*args, "--config", str(laid_over), *own, "--logger", "csv"]
-        job = Job([*args, "--runs_dir", scratch, "--run_id", run.name], run, Path(scratch) / "log", share)
+        job = Job([*args, "--runs_dir", str(place), "--run_id", run.name], run, place / "log", share)
         try:
             while (status := job.poll()) is None:
                 time.sleep(0.2)

@@ -4,12 +4,12 @@ import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from segbench.atomic import scratch
 from segbench.conformance.ddp_worker import PROCESSES, STEPS
 from segbench.conformance.subject import Fault, Skip, Subject, brief
 
@@ -23,8 +23,7 @@ def ddp(subject: Subject) -> None:
         recipe = pickle.dumps((subject.factory, subject.bed.info, subject.seed))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise Skip(f"another process cannot import the decoder: {brief(error)}") from error
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch() as folder:
         (folder / "recipe.pkl").write_bytes(recipe)
         torch.save(subject.bed.features(batch=2 * PROCESSES), folder / "features.pt")
         _run(folder)

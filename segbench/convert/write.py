@@ -13,6 +13,7 @@ from segbench.atomic import replacing
 from segbench.convert.keys import Translation, translate
 from segbench.convert.network import Network
 from segbench.tasks.checkpoint import build_task
+from segbench.tasks.checkpoint_file import save_file
 
 TASK = "segbench.tasks.semantic.SemanticTask"
 IGNORE_INDEX = 255  # in both code bases
@@ -84,11 +85,8 @@ def write(checkpoint: dict[str, Any], out: Path) -> None:
     """
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as draft:
-        try:
-            torch.save(checkpoint, draft)
-        except RuntimeError as error:  # torch words it as its own positions in the file
-            raise OSError(f"{out} could not be written whole; is the disk full?") from error
+    with replacing(out, durable=True) as draft:
+        save_file(checkpoint, draft)
         refuse_existing(out)  # it took a while
 
 

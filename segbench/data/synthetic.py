@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
 from rich.progress import track
 
+from segbench.atomic import scratch
 from segbench.cache import cache_folder
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
 from segbench.data.folder_layout import FolderLayout
@@ -50,15 +50,15 @@ def write_synthetic(
     if root.is_file() or (root.is_dir() and any(root.iterdir())):
         raise FileExistsError(f"{root} is not empty: choose another folder, or remove this one")
     jobs = [(split, i) for split, count in counts.items() for i in range(count)]
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    except OSError as error:  # no permission, a read-only or full disk
-        raise PermissionError(
-            f"cannot write into {root.parent} ({error.strerror}): choose another folder"
-        ) from None
-    draft.chmod(0o755)  # mkdtemp's own 0700 would hide a shared dataset from colleagues
-    try:
+    with ExitStack() as stack:
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            draft = stack.enter_context(scratch(root.parent)) / root.name
+            draft.mkdir()
+        except OSError as error:  # no permission, a read-only or full disk
+            raise PermissionError(
+                f"cannot write into {root.parent} ({error.strerror}): choose another folder"
+            ) from None
         for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 50)):
             image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
             pair = layout.place(draft, split, i + 1)
@@ -67,8 +67,6 @@ def write_synthetic(
             layout.write(pair, image, spec.encode(label))
         (draft / "classes.txt").write_text("".join(f"{name}\n" for name in spec.classes), encoding="utf-8")
         draft.rename(root)  # fails if another process was faster and `root` is no longer empty
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def own_places(layout: Layout) -> list[Split]:

@@ -6,14 +6,13 @@ stands in config.json; model.safetensors carries it too, so that it can be used 
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import yaml
 
+from segbench.atomic import scratch
 from segbench.export.model_card import model_card
 from segbench.export.weights import write_weights
 from segbench.tasks.base import Task
@@ -45,9 +44,9 @@ def write_hub_folder(
         ValueError: If the configuration is not understood, or what is read back is not the same.
     """
     public = {**checkpoint, **_without_paths(description(checkpoint))}
-    draft = out.with_name(f".{uuid4().hex}.{out.name}")
-    draft.mkdir()
-    try:
+    with scratch(out.parent) as folder:
+        draft = folder / out.name
+        draft.mkdir()
         write_weights(public, task, draft / HUB_WEIGHTS, trust)
         config = {
             "architectures": [type(task).__name__],
@@ -63,8 +62,6 @@ def write_hub_folder(
         (draft / "README.md").write_text(card, encoding="utf-8")
         load_task(draft, trust)
         draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _without_paths(described: dict[str, Any]) -> dict[str, Any]:

@@ -7,18 +7,17 @@ only ever added, each before or after what it tells of is written, so that a kil
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
-from segbench.atomic import replacing
+from segbench.atomic import remove_drafts, replacing
 from segbench.labelling.names import AREAS, Names, is_safe, outputs
+from segbench.lock import FolderLock
 
 FILE = "segment.jsonl"
 _VERSION = 1
-_DRAFT = re.compile(r"\.[0-9a-f]{32}\..+")  # of `segbench.atomic`
 
 Options: TypeAlias = Mapping[str, Any]
 
@@ -110,7 +109,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
     """
     options = json.loads(json.dumps(options))  # as the file will have them
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with FolderLock(out, "give another --out"):
         before = _read(out)
         ours = None if before is None else set(before.names.values())
         if before is not None and before.options != options:
@@ -131,9 +130,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
         _protect(out, files, content.names, ours, overwrite)
         with replacing(out / FILE) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in _lines(content)))
-        for file in out.iterdir():  # of a call that was killed while it wrote
-            if _DRAFT.fullmatch(file.name) and file.is_file():
-                file.unlink()
+        remove_drafts(out)  # of a call that was killed while it wrote
         with (out / FILE).open("a", encoding="ascii") as record:
             yield Record(out, content, record)
 
@@ -255,27 +252,6 @@ def _protect(
                 f"{out / output} is there, and no earlier `segbench segment` wrote it: give another --out, or"
                 " --overwrite to replace it"
             )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keeps other processes of this kind out of the folder, where the system can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another `segbench segment` is writing into {out}: give another --out") from None
-        except OSError:
-            pass  # some network file systems lock nothing
-        yield
-    finally:
-        os.close(handle)
 
 
 def _absolute(path: Path) -> str:

@@ -1,7 +1,6 @@
 """`segbench segment` goes on where it was stopped, and destroys nothing."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from reference.tiny_tasks import write_checkpoint
 
 from segbench.__main__ import main
 from segbench.labelling import photographs
+from segbench.lock import FolderLock
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def interrupt_after(monkeypatch, number, error=KeyboardInterrupt):
     def stop(*args):
         calls.append(args)
         if len(calls) > number:
-            (args[0] / f".{'0' * 32}.half.png").write_bytes(b"half")  # as a kill leaves it
+            (args[0] / f".segbench-{'0' * 32}.png").write_bytes(b"half")  # as a kill leaves it
             raise error
         return write(*args)
 
@@ -197,15 +197,12 @@ def test_a_record_cut_short_counts_as_far_as_it_goes(tmp_path, checkpoint, photo
 
 
 def test_two_at_once_do_not_share_a_folder(tmp_path, checkpoint, photos, capsys):
-    fcntl = pytest.importorskip("fcntl")
     (tmp_path / "out").mkdir()
-    handle = os.open(tmp_path / "out", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
+    with FolderLock(tmp_path / "out", ""):
         line = refused(capsys, checkpoint, photos, "--out", tmp_path / "out")
-        assert "another `segbench segment` is writing" in line
-    finally:
-        os.close(handle)
+        assert f"{tmp_path / 'out'} is being written to by `segbench" in line
+        assert "give another --out" in line
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, checkpoint, photos, monkeypatch, capsys):

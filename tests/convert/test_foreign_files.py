@@ -215,7 +215,7 @@ def test_no_such_file_and_wrong_class_names(run, capsys):
 
 def test_stopped_in_the_middle(run, capsys, monkeypatch):
     def save(content, draft):
-        draft.write_bytes(b"half")
+        draft.write(b"half")
         raise KeyboardInterrupt
 
     before = sorted(run.iterdir())
@@ -230,12 +230,13 @@ def test_stopped_in_the_middle(run, capsys, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
 def test_a_full_disk(run, capsys, monkeypatch):
     before = sorted(run.iterdir())
-    save = torch.save
-    monkeypatch.setattr(torch, "save", lambda content, draft: save(content, "/dev/full"))
-    with pytest.raises(SystemExit) as ended:
-        main(["convert", str(run / "checkpoint.pth"), "--source", "segmenter", "--out", str(run / "new.ckpt")])
+    save, out = torch.save, run / "new.ckpt"
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(torch, "save", lambda content, draft: save(content, full))
+        with pytest.raises(SystemExit) as ended:
+            main(["convert", str(run / "checkpoint.pth"), "--source", "segmenter", "--out", str(out)])
     assert ended.value.code == 2
     told = capsys.readouterr().err
-    assert "new.ckpt could not be written whole; is the disk full?" in told
+    assert f"No space left on device: {out}" in told
     assert told.count("\n") == 1
     assert sorted(run.iterdir()) == before

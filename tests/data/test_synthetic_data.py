@@ -1,7 +1,6 @@
 """Drawn scenes: always the same, fit to be learnt, and written in any dataset's layout."""
 
 import multiprocessing
-import tempfile
 
 import numpy as np
 import pytest
@@ -158,10 +157,10 @@ def test_processes_that_write_at_once_do_not_disturb_each_other(tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
-    def refuse(**_):
+    def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr("segbench.atomic.try_lock", refuse)
     with pytest.raises(PermissionError, match=r"Read-only file system.*cache_dir or SEGBENCH_CACHE") as error:
         small(tmp_path).prepare_data()
     assert "\n" not in str(error.value)

@@ -15,9 +15,9 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segbench.atomic import scratch
 from segbench.cache import cache_folder
+from segbench.lock import FolderLock
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 # What vectorising sums needs of -ffast-math; infinities and nan keep their meaning.
@@ -59,8 +61,7 @@ def library() -> ctypes.CDLL:
     for source in _SOURCES:
         key.update(source.read_bytes())
     folder, name = cache_folder() / "kernels", key.hexdigest()[:32]
-    whole = (path for path in folder.glob(f"{name}-*.so") if path.name == _named(name, path))
-    path = next(whole, None) or _compile(command, folder, name)
+    path = _whole(folder, name) or _compile(command, folder, name)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -138,11 +139,21 @@ def _named(name: str, path: Path) -> str:
     return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
 
 
+def _whole(folder: Path, name: str) -> Path | None:
+    return next((path for path in folder.glob(f"{name}-*.so") if path.name == _named(name, path)), None)
+
+
 def _compile(command: list[str], folder: Path, name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # two processes may do this at once
-            draft = Path(own, "draft.so")
+        lock = FolderLock(folder, _ELSEWHERE)
+        with ExitStack() as stack:
+            stack.callback(lock.release)
+            lock.attempt(_TIMEOUT_S, quiet=True)  # without it the work is done twice, and that is all
+            own = stack.enter_context(scratch(folder))
+            if compiled := _whole(folder, name):  # by another process of the same run, meanwhile
+                return compiled
+            draft = own / "draft.so"
             _call([*command, *map(str, _SOURCES), "-o", str(draft), "-lm"])
             return draft.replace(folder / _named(name, draft))
     except OSError as error:
