@@ -30,7 +30,8 @@ from segbench.benchmarks.timing import Timing, time_side_by_side
 from segbench.data.ade20k import ADE20K
 from segbench.data.augment import FILL, StandardAugment, cut, pad, randomness
 from segbench.data.dataset import Item, SegmentationDataset, collate, to_item
-from segbench.data.files import decode_image, decode_mask, write_image
+from segbench.data.decoding import decode_image, decode_mask
+from segbench.data.files import write_image
 from segbench.data.sampling import Draw
 from segbench.data.scene import draw_scene
 from segbench.types import Batch

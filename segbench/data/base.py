@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from segbench.data.augment import Augmentation, StandardAugment, plain_augment
 from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.decoded import DecodedFiles
-from segbench.data.files import SUFFIXES, composed, is_jpeg_name
+from segbench.data.files import composed, is_jpeg_name
 from segbench.data.first_batches import FirstBatches
+from segbench.data.formats import SUFFIXES
 from segbench.data.listing import subfolders
 from segbench.data.sampling import Draw, EvalShare, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
@@ -216,9 +217,12 @@ class SegmentationDataModule(L.LightningDataModule):
         return self._datasets[split]
 
     def setup(self, stage: str) -> None:
-        """Checks the file lists of all splits that the stage needs, before work can be lost."""
+        """Checks file lists, and reads a pair, of all splits that the stage needs, before work can be lost."""
         for split in _SPLITS_OF_STAGE[stage]:
-            self.dataset(split)
+            dataset = self.dataset(split)
+            # What all files of a folder have in common, such as 12 bits in 16 or a codec that is not installed,
+            # is said here, once and before the first step.
+            dataset.read_files(dataset.pairs[0])
         if stage == "fit":  # whoever trains tests later; a dataset without a test split is no error yet
             try:
                 self.dataset("test")

@@ -98,7 +98,7 @@ class PairsLayout(Layout):
         path = cache_folder(self.cache_dir) / "cityscapes-pairs" / f"{key}.png"
         try:
             return read_mask(path)
-        except ValueError:  # missing, or damaged
+        except (OSError, ValueError):  # missing, or damaged
             label_ids = nearest_label_ids(colors)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

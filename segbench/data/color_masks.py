@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from segbench.data.files import JPEG, is_jpeg_name
+from segbench.data.files import is_jpeg_name
+from segbench.data.formats import UnsupportedImageError, is_lossy
+from segbench.data.pixels import opened
 from segbench.data.spec import Color
 
 _SHOWN = 4  # colours that one line has room for
@@ -18,15 +19,18 @@ def is_colored(path: Path) -> bool:
     if is_jpeg_name(path):  # no colour comes out of it as it went in
         return False
     try:
-        with Image.open(path) as image:
-            return image.mode in {"RGB", "RGBA"} and image.format not in JPEG
-    except (OSError, SyntaxError):
+        with path.open("rb") as file:
+            if is_lossy(file.read(256)):
+                return False
+        with opened(path) as image:
+            return image.mode in {"RGB", "RGBA"}
+    except (OSError, SyntaxError, UnsupportedImageError):
         return False
 
 
 def count_transparent(path: Path) -> int:
     """Counts the pixels of a coloured mask through which something else would show, if only in part."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         return int(np.count_nonzero(np.asarray(image.getchannel("A")) < 255)) if image.mode == "RGBA" else 0
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from segbench.atomic import replacing
 from segbench.cache import cache_folder
+from segbench.data.decoding import READER
 from segbench.data.recipe import recipe
 from segbench.data.spec import Layout, Pair
 
@@ -39,7 +40,7 @@ class DecodedFiles:
         """
         self._read: Read = layout.read
         # A layout may turn colours into ids, so what it knows belongs to what the arrays hold.
-        self._reader = json.dumps(recipe(layout), sort_keys=True)
+        self._reader = json.dumps([recipe(layout), READER], sort_keys=True)
         self._folder = cache_folder() / "decoded"
 
     def __call__(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:

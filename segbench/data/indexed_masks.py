@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segbench.data.color_masks import color_names, ids_of_colors
+from segbench.data.pixels import opened
 from segbench.data.spec import Color, present_ids
 
 Reading = Literal["auto", "ids", "colors"]
@@ -43,7 +44,7 @@ def read_palette(path: Path) -> Palette | None:
     if header[12:16] == b"IHDR" and header[25:26] != b"\3":
         return None
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.mode != "P" or image.palette is None:
                 return None
             swatch = Image.new("P", (1, 1))  # the image itself would be decoded for it

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segbench.data.files import SUFFIXES, composed
+from segbench.data.files import composed
+from segbench.data.formats import SUFFIXES
 
 # Besides those that begin with a dot: macOS archives, Synology, QNAP, ext file systems, Windows, Android.
 _TOOL_FOLDERS = frozenset(

@@ -22,25 +22,15 @@ it, bilinear ones 1.1), quarters as near (1.6), eighths farther (1.4 and 0.4): a
 half a pixel of the result beside its place at most.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from segbench.data.files import JPEG, decode_colors
+from segbench.data.decoding import decode_image, jpeg_size
 
 REDUCTIONS = (8, 4, 2)  # what libjpeg divides sizes by, the largest first
-
-_FLAGS = {  # with COLOR_RGB beside them they are as REDUCED_COLOR_2 and so on, but RGB
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 
 
 def read_reduced_image(path: Path, size: tuple[int, int], reduction: int) -> tuple[NDArray[np.uint8], int]:
@@ -60,19 +50,10 @@ def read_reduced_image(path: Path, size: tuple[int, int], reduction: int) -> tup
         ValueError: If the file is damaged or no picture.
     """
     data = path.read_bytes()
-    done = reduction if reduction > 1 and _is_jpeg_of_size(data, size) else 1
-    return decode_colors(path, data, cv2.IMREAD_COLOR_RGB | _FLAGS[done]), done
+    done = reduction if reduction > 1 and sorted(jpeg_size(data)) == sorted(size) else 1
+    return decode_image(path, data, done), done
 
 
 def reduced_size(size: Sequence[int], reduction: int) -> tuple[int, int]:
     """Computes the height and width of an image that was read at a fraction of its size."""
     return -(-size[0] // reduction), -(-size[1] // reduction)
-
-
-def _is_jpeg_of_size(data: bytes, size: tuple[int, int]) -> bool:
-    """Tells by the first bytes whether they are a JPEG of a height and width, perhaps before EXIF turns it."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.format in JPEG and sorted(image.size) == sorted(size)
-    except (OSError, SyntaxError):  # the decoder will say more
-        return False

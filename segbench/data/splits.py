@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files import SUFFIXES, read_text
+from segbench.data.files import read_text
 from segbench.data.folder_layout import FolderLayout
+from segbench.data.formats import SUFFIXES
 from segbench.data.spec import Layout, Pair, Split
 
 OTHER_NAMES: dict[Split, tuple[str, ...]] = {

@@ -10,7 +10,8 @@ from segbench.data.recipe import recipe
 from segbench.data.sampling import Draw
 
 VIEW_SEED = 0  # one for all, so that runs with any data.seed find the same views in the cache
-PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow")  # pixels may change with them
+# Pixels may change with them.
+PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "tifffile")
 
 
 def view(image: int, number: int, num_images: int) -> Draw:

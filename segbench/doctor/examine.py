@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segbench.data.decoding import bits_per_sample
 from segbench.data.files import read_image
+from segbench.data.formats import UnsupportedImageError
+from segbench.data.pixels import DARK_BITS, opened
 from segbench.data.spec import Color, Layout, Pair, Split
 
 Fault = Literal[
@@ -39,6 +42,7 @@ class Record(NamedTuple):
         ids: Pixels of each id in the mask file.
         digest: Hash of the photograph's pixels, whatever the file around them.
         deep: The photograph has more than 8 bits for each colour.
+        dark: Of these bits the upper ones are nearly unused, so that the photograph is seen nearly black.
         alpha: The photograph has a transparency channel.
         orientation: The photograph's EXIF orientation.
         label_orientation: The mask's, which no reader of masks follows.
@@ -57,6 +61,7 @@ class Record(NamedTuple):
     ids: Mapping[int, int] = {}
     digest: str = ""
     deep: bool = False
+    dark: bool = False
     alpha: bool = False
     orientation: int = 1
     label_orientation: int = 1
@@ -84,10 +89,11 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     try:
         image, mask = layout.read(pair)
     except Exception as error:  # decoders raise all sorts; the other files are still to be read
-        return _explain(record, pair, str(error) or type(error).__name__)
+        return _explain(record, pair, error)
     height, width = image.shape[:2]
     pixels = hashlib.blake2b(image.tobytes(), digest_size=16, person=f"{width}x{height}".encode())
-    record = record._replace(size=(width, height), digest=pixels.hexdigest())
+    dark = record.deep and 0 < image.max(initial=0) < 2 ** (DARK_BITS - 8)
+    record = record._replace(size=(width, height), digest=pixels.hexdigest(), dark=bool(dark))
     if mask is None:
         return record if split == "predict" else record._replace(fault="missing mask")
     if pair.label not in {None, pair.image} and _is_jpeg(pair.label):
@@ -96,13 +102,16 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     record = record._replace(label_size=(mask.shape[1], mask.shape[0]), ids=ids)
     if pair.label in {None, pair.image}:
         return record
-    with Image.open(pair.label) as file:
-        record = record._replace(label_orientation=_orientation(file))
-        if file.mode != "P":
-            return record
-        index = np.asarray(file)
-        by_color = index.shape == mask.shape and bool((index != mask).any())
-        return record._replace(palette=_palette(file, _count(index)), by_color=by_color)
+    try:
+        with opened(pair.label) as file:
+            record = record._replace(label_orientation=_orientation(file))
+            if file.mode != "P":
+                return record
+            index = np.asarray(file)
+            by_color = index.shape == mask.shape and bool((index != mask).any())
+            return record._replace(palette=_palette(file, _count(index)), by_color=by_color)
+    except OSError:  # Pillow does not know every TIFF that can be read
+        return record
 
 
 def below(root: Path, path: Path) -> str:
@@ -112,23 +121,26 @@ def below(root: Path, path: Path) -> str:
 
 def _look_at_header(record: Record, path: Path) -> Record:
     try:
-        with Image.open(path) as image:
-            raw = image.tile[0][3] if image.tile else ""
+        with opened(path) as image:
+            tile = getattr(image, "tile", None)
+            raw = tile[0][3] if tile else ""
             raw_mode = str(raw[0] if isinstance(raw, tuple) else raw)  # "RGB;16B" where mode says RGB
             return record._replace(
-                deep="16" in raw_mode or image.mode[0] in "IF",
+                deep="16" in raw_mode or image.mode[0] in "IF" or bits_per_sample(path) > 8,
                 alpha=image.mode in _ALPHA or "transparency" in image.info,
                 orientation=_orientation(image),
             )
-    except Exception:  # a damaged file has no say here; reading it will name the fault
-        return record
+    except Exception:  # a damaged file, or a TIFF that Pillow does not know; reading it will name the fault
+        return record._replace(deep=path.is_file() and bits_per_sample(path) > 8)
 
 
-def _explain(record: Record, pair: Pair, reason: str) -> Record:
+def _explain(record: Record, pair: Pair, error: Exception) -> Record:
     """Finds out which file of an unreadable pair is to blame."""
-    record = record._replace(fault="unreadable", reason=reason)
+    record = record._replace(fault="unreadable", reason=str(error) or type(error).__name__)
     try:
         height, width = read_image(pair.image).shape[:2]
+    except (UnsupportedImageError, MemoryError) as fault:
+        return record._replace(reason=str(fault))
     except Exception:  # as above
         return record._replace(fault="damaged image")
     record = record._replace(size=(width, height))
@@ -137,16 +149,17 @@ def _explain(record: Record, pair: Pair, reason: str) -> Record:
     if pair.label.suffix.lower() in {".jpg", ".jpeg"} or _is_jpeg(pair.label):
         return record._replace(fault="JPEG mask")
     try:
-        with Image.open(pair.label) as mask:
+        with opened(pair.label) as mask:
             mask.load()
             size, mode = mask.size, mask.mode
             see_through = mode == "RGBA" and mask.getchannel("A").getextrema()[0] != 255
             colors = np.asarray(mask.convert("RGB")) if mode != "F" else np.empty((0, 0, 3), np.uint8)
     except Exception:  # as above
-        return record._replace(fault="damaged mask")
+        intact = isinstance(error, (UnsupportedImageError, MemoryError))
+        return record if intact else record._replace(fault="damaged mask")
     if see_through:
         return record._replace(fault="transparent mask")
-    if mode in {"1", "L", "P", "I", "I;16"}:
+    if mode in {"1", "L", "P", "I", "I;16", "I;16B"}:
         return record
     return record._replace(fault="colour mask", label_size=size, colors=_count_colors(colors))
 

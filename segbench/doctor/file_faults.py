@@ -151,9 +151,15 @@ _PHOTOGRAPHS: tuple[tuple[str, Callable[[Record], bool], str, str], ...] = (
     ),
     (
         "16-bit images",
-        lambda record: record.deep,
+        lambda record: record.deep and not record.dark,
         "have 16 bits for each colour, of which the upper 8 are used",
-        "if pictures are dark, as from 12-bit sensors, stretch their values and save them with 8 bits",
+        "if images are dark, as from 12-bit sensors, stretch their values and save them with 8 bits",
+    ),
+    (
+        "dark images",
+        lambda record: record.dark,
+        "have 16 bits for each colour, of which no more than the lower 14 are used: they are seen nearly black",
+        "multiply the values by 16 where the sensor has 12 bits (64: 10 bits, 4: 14 bits) and save them again",
     ),
     (
         "alpha channel",

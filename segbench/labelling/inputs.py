@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from segbench.data.files import SUFFIXES
+from segbench.data.formats import SUFFIXES
 from segbench.data.listing import Leftovers, Listing, Unread, is_tool_folder, survey
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})

@@ -179,7 +179,7 @@ def test_jpeg_masks_are_refused_whatever_their_name(tmp_path):
         Image.fromarray(picture).save(tmp_path / "a.png", "JPEG")
         assert not is_colored(tmp_path / "a.png")
         with pytest.raises(
-            ValueError, match=r"a\.png: JPEG changes class ids, and that is what the file holds"
+            ValueError, match=r"a\.png holds a lossy JPEG, whatever its name, which changes class ids"
         ):
             read_mask(tmp_path / "a.png")
 

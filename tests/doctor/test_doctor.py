@@ -429,8 +429,8 @@ def twice(d):
     ("plant", "name", "text"),
     [
         (transparent, "note  alpha channel", "images/train/0.png"),
-        (deep_grey, "warning  16-bit images", "images/train/0.png"),
-        (deep_color, "warning  16-bit images", "images/train/0.png"),
+        (deep_grey, "warning  dark images", "images/train/0.png"),
+        (deep_color, "warning  dark images", "images/train/0.png"),
         (repeated, "note  repeated images", "images/train/3.png"),
         (lonely_mask, "warning  masks without image", "masks/train/7.png"),
         (
