@@ -1,10 +1,10 @@
 """`segbench VERB …` and `python -m segbench VERB …`."""
 
 import os
+import signal
 import sys
 from pathlib import Path
-
-from segbench.verbs import run
+from types import FrameType
 
 # Threads that spin for long while they wait made many small operations up to fifty times slower where
 # something else (loader workers, another run) shared the cores; threads that sleep at once made them up to four
@@ -22,12 +22,30 @@ def main(args: list[str] | None = None) -> None:
         args: As on the command line; default: what the process was given.
 
     Raises:
-        SystemExit: With status 2 and one line on stderr after a user's mistake.
+        SystemExit: With status 2 and one line on stderr after a user's mistake, 130 after Ctrl-C.
     """
     if args is None:
+        signal.signal(signal.SIGINT, _interrupt)
         sys.path.append(str(Path.cwd()))  # a decoder in the user's own folder, as `python -m` would find it
         args = sys.argv[1:]
+    from segbench.verbs import run
+
     run(args)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once while it imports modules, most of a start; otherwise raises as usual.
+
+    A module that is half imported turns KeyboardInterrupt into any other error, or swallows it. No file is
+    being written then.
+    """
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    if frame is None:
+        raise KeyboardInterrupt
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # Ctrl-C reaches all processes of a run
+        os.write(2, b"\nsegbench: stopped\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ from segbench.lock import release, supported, try_lock
 
 _DRAFT = re.compile(r"\.segbench-[0-9a-f]{32}(\..*)?")
 _ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # Python's write() names no file
+# NumPy, Pillow and torch's writer of archives only say that they could not write all of it.
+_SHORT = re.compile(
+    r"requested and \d+ written|encoder error -2|PytorchStreamWriter failed|unexpected pos \d+|iostream error"
+)
 _clean: set[Path] = set()  # folders in which this process has looked for drafts
 
 
@@ -36,19 +40,47 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     draft, lock = _new_draft(path.parent, path.suffix)
     try:
-        yield draft
-        if durable:
-            _sync(draft)
-        draft.replace(path)
-        if durable:
-            _sync(path.parent)
-    except OSError as error:
-        if error.filename == str(draft) or (error.filename is None and error.errno in _ON_WRITING):
-            error.filename, error.filename2 = str(path), None  # which the user knows
-        raise
+        with naming(path, draft):
+            yield draft
+            if durable:
+                _sync(draft)
+            draft.replace(path)
+            if durable:
+                _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
         release(lock)
+
+
+@contextmanager
+def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Adds to errors of writing which file or folder could not be written.
+
+    The system names files that could not be opened, but not those that could not be filled.
+
+    Args:
+        path: To be named.
+        draft: File or folder that becomes `path`; errors that name it, or what is in it, name `path` instead.
+
+    Raises:
+        OSError: Also in place of the errors by which libraries say that a write fell short.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and _SHORT.search(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if error.filename is None:
+            ours = error.errno in _ON_WRITING
+        else:
+            ours = draft is not None and Path(os.fsdecode(error.filename)).is_relative_to(draft)
+        if ours:
+            error.filename, error.filename2 = str(path), None  # which the user knows
+        raise
+    except RuntimeError as error:
+        if not _SHORT.search(str(error)):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager

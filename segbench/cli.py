@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentError, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -38,8 +37,9 @@ from segbench.callbacks.split_lists import SplitLists
 from segbench.callbacks.start import Start
 from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
+from segbench.data.workers import workers_ended
 from segbench.encoders.base import weights_follow
-from segbench.errors import lost_processes, one_line_errors
+from segbench.errors import one_line_errors
 from segbench.option_help import option_help
 from segbench.resume import check_same, differences, find_run
 from segbench.runs import Claims, experiment_name, run_folder, run_of, write_config
@@ -328,10 +328,9 @@ def main(args: list[str] | None = None) -> None:
         run(args)
         return
     _quieten_lightning()
-    with one_line_errors(MisconfigurationException, ArgumentError), Claims() as claims:
+    with one_line_errors(args[0]), workers_ended(), Claims() as claims:
         try:
-            with lost_processes():
-                SegbenchCLI(_expand(_expand_overlays(args), claims), args, claims)
+            SegbenchCLI(_expand(_expand_overlays(args), claims), args, claims)
         finally:  # the next run of this process gets a W&B run of its own
             wandb = sys.modules.get("wandb")
             if wandb is not None and wandb.run is not None:

@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from segbench.failures import explain
 
 TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
 
@@ -13,50 +16,81 @@ _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
     r"|Expected a <class 'NoneType'>$|$)"
 )
-# gloo's, NCCL's, and those of the store through which processes find each other.
-_LOST = re.compile(r"\bgloo\b|NCCL|TCPStore|Connection (closed|reset|refused)|failed to recv|Broken pipe")
 _LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ", re.DOTALL)
 _CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
 
 
-@contextmanager
-def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """Turns a mistake of the user into one line on stderr and exit status 2.
+# Exceptions by which libraries speak to their users: package and class. By name: to import them takes seconds.
+_OF_LIBRARIES = {
+    ("lightning", "MisconfigurationException"),
+    ("argparse", "ArgumentError"),
+    ("optuna", "OptunaError"),
+    ("sqlalchemy", "SQLAlchemyError"),  # behind optuna's storages
+    ("wandb", "Error"),
+    ("PIL", "DecompressionBombError"),
+    ("cv2", "error"),
+    ("yaml", "YAMLError"),
+    ("safetensors", "SafetensorError"),
+    ("huggingface_hub", "HfHubHTTPError"),
+    ("zipfile", "BadZipFile"),
+}
 
-    With `SEGBENCH_TRACEBACK=1` in the environment the traceback is shown instead.
+
+@contextmanager
+def one_line_errors(verb: str = "") -> Iterator[None]:
+    """Ends the process with one line on stderr after a user's mistake, a shortage or an interrupt.
+
+    With `SEGBENCH_TRACEBACK=1` in the environment the traceback of an error is shown instead. Other exceptions
+    are bugs of segbench and keep theirs.
 
     Args:
-        more: Exceptions taken for mistakes beside `ValueError` and `OSError`.
+        verb: Decides which options a message recommends.
 
     Raises:
-        SystemExit: With status 2 after a mistake.
+        SystemExit: With status 2 after an error, 130 after Ctrl-C.
     """
-    mistakes: tuple[type[Exception], ...] = (ValueError, OSError, *more)
     try:
         yield
-    except mistakes as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
+    except KeyboardInterrupt as interrupt:
+        raise _stopped(interrupt) from None
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):  # Lightning turns it into status 1
+            raise _stopped(leaving.__context__) from None
+        raise
+    except Exception as error:
+        line = one_line(error, verb)
+        if line is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"segbench: error: {readable(error)} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
+        print(f"segbench: error: {line} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
         raise SystemExit(2) from error
 
 
-@contextmanager
-def lost_processes() -> Iterator[None]:
-    """Says in words what a collective operation tells where another process of the run is no longer there.
+def one_line(error: BaseException, verb: str = "") -> str | None:
+    """Says in one line what a user can do something about.
 
-    Raises:
-        ValueError: In place of the operation's own error.
+    Args:
+        error: What was raised.
+        verb: Decides which options are recommended.
+
+    Returns:
+        None for a bug of segbench, which deserves its traceback.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if not _LOST.search(str(error)):
-            raise
-        raise ValueError(
-            "another process of this run has ended or cannot be reached; what it said stands above, or on its "
-            "own machine. The run folder is whole: `segbench fit --resume RUN` goes on from its last checkpoint"
-        ) from error
+    message = readable(error)
+    line = explain(error, message, verb)
+    if line is None and error.__cause__ is not None:  # a shortage that was met as something else
+        line = explain(error.__cause__, readable(error.__cause__), verb)
+    if line is None:
+        names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+        if not isinstance(error, (ValueError, OSError)) and not names & _OF_LIBRARIES:
+            return None
+        line = message
+    return "; ".join([line, *getattr(error, "__notes__", ())])
+
+
+def _stopped(interrupt: KeyboardInterrupt) -> SystemExit:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # Ctrl-C reaches all processes of a run
+        print("; ".join(["segbench: stopped", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
+    return SystemExit(128 + signal.SIGINT)
 
 
 def readable(error: BaseException) -> str:
@@ -72,6 +106,7 @@ def readable(error: BaseException) -> str:
     message = _LINK.sub("", str(error).strip()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
+    message = re.sub(r"\[Errno \d+\] (.+?): '(.+)'$", r"\1: \2", message)  # from a worker: text is all there is
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         # torch appends the worker's traceback; its last line is "ValueError: what went wrong".

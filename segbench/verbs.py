@@ -48,7 +48,7 @@ def run(args: list[str]) -> None:
         args: As on the command line, the verb first.
 
     Raises:
-        SystemExit: With status 2 and one line on stderr after a user's mistake.
+        SystemExit: With status 2 and one line on stderr after a user's mistake, 130 after Ctrl-C.
     """
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     if verb in {"-h", "--help", "help"}:
@@ -56,9 +56,11 @@ def run(args: list[str]) -> None:
     elif verb in {"-V", "--version"}:
         print(f"segbench {__version__}")
     elif verb in TRAINER_VERBS:
-        import_module("segbench.cli").main([verb, *rest])
+        with one_line_errors(verb):
+            import_module("segbench.cli").main([verb, *rest])
     elif verb in COMMANDS:
-        _run_command(verb, rest)
+        with one_line_errors(verb):
+            _run_command(verb, rest)
     else:
         near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "segbench --help lists the verbs"
@@ -74,13 +76,12 @@ def _table() -> str:
 def _run_command(verb: str, args: list[str]) -> None:
     """Turns the command's function into a parser: its arguments, their types, its docstring."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as `segbench.cli` does
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     file = verb.replace("-", "_")
     module = import_module(f"segbench.commands.{file}")
     if hasattr(module, "run"):  # it reads YAML as `fit` does, by a parser of its own
-        with one_line_errors(ArgumentError):
-            module.run(args)
+        module.run(args)
         return
     function = getattr(module, file)
     parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
@@ -88,10 +89,4 @@ def _run_command(verb: str, args: list[str]) -> None:
     parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional})
     for name, options in positional.items():
         parser.add_argument(name, **options)
-    with one_line_errors(ArgumentError):
-        config = parser.parse_args(args)
-        try:
-            function(**parser.instantiate_classes(config).as_dict())
-        except KeyboardInterrupt:
-            print("segbench: stopped", file=sys.stderr)
-            raise SystemExit(130) from None
+    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())

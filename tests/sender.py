@@ -1,5 +1,6 @@
 """A callback that sends the own process a signal at one moment of training, once."""
 
+import builtins
 import os
 from pathlib import Path
 
@@ -25,3 +26,14 @@ class Send(L.Callback):
     def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
         if self.where == "validation" and not trainer.sanity_checking:
             self._send(trainer)
+
+
+class Fail(L.Callback):
+    """Raises an exception in a validation, while both loaders have worker processes."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def on_validation_batch_end(self, trainer, *args):
+        if not trainer.sanity_checking:
+            raise getattr(builtins, self.kind)(self.kind)

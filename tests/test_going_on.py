@@ -2,11 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -49,12 +51,16 @@ def sending(step, **options):
     return ["--trainer.callbacks", json.dumps([callback])]
 
 
-def stop(args):
-    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def stop(args, status=os.EX_TEMPFAIL):
+    handlers = list(map(signal.getsignal, SIGNALS))
     with pytest.raises(SystemExit) as left:
         main(args)
-    assert left.value.code == os.EX_TEMPFAIL
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+    assert left.value.code == status
+    assert list(map(signal.getsignal, SIGNALS)) == handlers
+    assert multiprocessing.active_children() == []
 
 
 def refuse(capsys, args):
@@ -87,10 +93,9 @@ MOMENTS = {
         signal.SIGTERM,
     ),
     "while gradients accumulate": ([*sending(2), "--trainer.accumulate_grad_batches", "2"], signal.SIGTERM),
+    "by Ctrl-C": (sending(4, number=2), signal.SIGINT),
 }
-
-
-QUICK = ("in a validation", "while gradients accumulate")
+QUICK = ("in a validation", "while gradients accumulate", "by Ctrl-C")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +107,11 @@ def test_the_same_command_goes_on_after_a_signal_as_if_nothing_had_been(args, ca
     Path("sent").touch()  # nothing is sent
     main([*args, "--run_id", "whole", "--checkpoints.every_n_steps", "0", *options])
     Path("sent").unlink()
-    stop(command)
+    stop(command, 130 if number == signal.SIGINT else os.EX_TEMPFAIL)
     (run,) = {path for path in runs() if path.name == "mine"}
     error = capsys.readouterr().err
     assert f"stopped by {number.name} at step" in error
-    assert f"`segbench fit --resume {run}` goes on" in error
+    assert f"`segbench fit --resume {run}` resumes" in error
     main(command)
     assert [path.name for path in runs()] == ["mine", "whole"]
     assert outcome(run) == outcome(run.with_name("whole"))
@@ -309,6 +314,53 @@ def test_wandb_goes_on_with_the_same_run_wherever_its_folder_is(args, monkeypatc
     )  # one identity: `wandb sync` joins them
     with (moved / "metrics.csv").open(newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8))
+
+
+def failing(kind):
+    return ["--trainer.callbacks", json.dumps([{"class_path": "sender.Fail", "init_args": {"kind": kind}}])]
+
+
+WAYS_OUT = {
+    "finished": ([], None),
+    "a signal": (sending(3, where="validation"), os.EX_TEMPFAIL),
+    "Ctrl-C twice": (failing("KeyboardInterrupt"), 130),
+    "a mistake": (failing("ValueError"), 2),
+    "a bug": (failing("TypeError"), TypeError),
+}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in {"finished", "a mistake"} else ())
+        for name in WAYS_OUT
+    ],
+)
+def test_no_loading_process_outlives_a_command(args, way):
+    callback, status = WAYS_OUT[way]
+    command = [*args, *callback, "--data.init_args.num_workers", "1", "--trainer.max_steps", "3"]
+    with pytest.raises((SystemExit, TypeError)) if status else nullcontext() as left:
+        main(command)
+    assert multiprocessing.active_children() == []  # though what was raised still holds the frames
+    if status:
+        assert getattr(left.value, "code", type(left.value)) == status
+
+
+@pytest.mark.slow
+def test_loading_processes_end_with_the_interpreter(tmp_path):
+    script = """
+from segbench.data.synthetic import SyntheticDataModule
+data = SyntheticDataModule(num_classes=2, image_size=(64, 64), num_images={"train": 4, "val": 4, "test": 1},
+                           img_size=(32, 32), num_workers=2)
+batches = [iter(data.train_dataloader()), iter(data.val_dataloader())]
+[next(one) for one in batches]
+cycle = [batches]
+cycle.append(cycle)
+raise ZeroDivisionError
+"""
+    ended = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.count("Traceback") == 1, ended.stderr
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from segbench.atomic import replacing
+from segbench.atomic import naming, replacing
 
 
 class MetricsCSV(Logger):
@@ -64,7 +64,7 @@ class MetricsCSV(Logger):
         if same_step:
             row = self._last | row
         if row.keys() <= set(self._columns):
-            with self.path.open("r+b") as file:
+            with naming(self.path), self.path.open("r+b") as file:
                 file.seek(self._last_begins if same_step else 0, io.SEEK_SET if same_step else io.SEEK_END)
                 self._last_begins = file.tell()
                 file.truncate()

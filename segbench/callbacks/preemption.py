@@ -1,13 +1,17 @@
-"""Runs that are told to go save themselves first: SIGTERM, and SIGUSR1 as SLURM sends it before time is up.
+"""Runs that are told to stop save themselves first: by Ctrl-C, SIGTERM, or SIGUSR1 as SLURM sends it in time.
 
 Lightning has handlers of its own, which save in the middle of a step, or start a collective operation of which
 the other processes know nothing. Here a signal is noted, and acted upon between two optimiser steps.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,8 +19,10 @@ import lightning as L
 
 from segbench.callbacks.checkpoints import Checkpoints
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-STOPPED = os.EX_TEMPFAIL  # 75: the same command, given again, goes on; `experiments/slurm.sbatch` looks for it
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOPPED = os.EX_TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it
+INTERRUPTED = 128 + signal.SIGINT  # 130, as shells expect of what Ctrl-C ends; nobody queues it again
+_GRACE_S = 2.0
 
 
 class Preemption(L.Callback):
@@ -33,6 +39,42 @@ class Preemption(L.Callback):
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
+
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends at once where there is nothing to save; Lightning only notes a signal until it trains."""
+        self._end_at_once(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends `segbench validate` at once; a validation within training is left to the hooks below."""
+        if trainer.state.fn == "validate":
+            self._end_at_once(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends `segbench test` at once."""
+        self._end_at_once(trainer)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Ends `segbench predict` at once."""
+        self._end_at_once(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Says what is saved, and ends the processes that Lightning launched beside this one.
+
+        They may wait for this process in a collective operation that NCCL gives up after half an hour only.
+        """
+        if isinstance(exception, SystemExit):  # all processes leave together
+            return
+        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        if trainer.state.fn == "fit" and trainer.is_global_zero and last.is_file():
+            exception.add_note(f"`segbench fit --resume {trainer.default_root_dir}` resumes from {last}")
+        launched: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+        others = list(launched)
+        launched.clear()  # Lightning watches them, and would kill this process as well before it has said why
+        deadline = time.monotonic() + _GRACE_S  # one that has failed itself may still be telling why
+        for process in others:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            process.kill()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -53,7 +95,8 @@ class Preemption(L.Callback):
         """Leaves before the next step.
 
         Raises:
-            SystemExit: With status 75 in the first process and 0 in the others, which it may have launched.
+            SystemExit: With status 75, or 130 after Ctrl-C, in the first process and 0 in the others, which it
+                may have launched.
         """
         if self._leaving:
             self._leave(trainer)
@@ -83,15 +126,32 @@ class Preemption(L.Callback):
         if self._signal is not None:
             self._leave(trainer)
 
+    def _end_at_once(self, trainer: L.Trainer) -> None:
+        fits, rank = trainer.state.fn == "fit", trainer.global_rank
+
+        def end(number: int, _: FrameType | None) -> None:
+            if rank == 0:
+                print(f"segbench: stopped by {signal.Signals(number).name}", file=sys.stderr)
+            raise SystemExit(0 if rank else STOPPED if fits else 128 + number)
+
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, end)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # once more ends it at once
+            # Not by print: the signal may have come while this very process was printing.
+            os.write(2, b"\nsegbench: saving after this step; Ctrl-C again stops at once\n")
 
     def _leave(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:
-            name = "a signal to another process" if self._signal is None else signal.Signals(self._signal).name
-            print(
-                f"segbench: stopped by {name} at step {trainer.global_step}; "
-                f"`segbench fit --resume {trainer.default_root_dir}` goes on",
-                file=sys.stderr,
-            )
-        raise SystemExit(STOPPED if trainer.is_global_zero else 0)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)
+        name = "a signal to another process" if self._signal is None else signal.Signals(self._signal).name
+        print(
+            f"segbench: stopped by {name} at step {trainer.global_step}; "
+            f"`segbench fit --resume {trainer.default_root_dir}` resumes",
+            file=sys.stderr,
+        )
+        raise SystemExit(INTERRUPTED if self._signal == signal.SIGINT else STOPPED)

@@ -74,6 +74,7 @@ def doctor(
     from rich.console import Console
     from rich.progress import track
 
+    from segbench.atomic import replacing
     from segbench.doctor.diagnose import options_of, visit
     from segbench.doctor.finding import LEVELS, as_yaml, remedy
 
@@ -101,7 +102,8 @@ def doctor(
     overlay = remedy((f for f in diagnosis.findings if f.level != "note"), given, accepted) or {}
     if fix is not None and overlay:
         fix.parent.mkdir(parents=True, exist_ok=True)
-        fix.write_text(as_yaml(overlay), encoding="utf-8")
+        with replacing(fix) as draft:
+            draft.write_text(as_yaml(overlay), encoding="utf-8")
         console.print(f"{fix} mends this: give it as a further --config, to doctor first", markup=False)
         beaten = [name for name in overlay["data"]["init_args"] if name in typed]
         if beaten:

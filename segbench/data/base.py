@@ -1,7 +1,6 @@
 """The contract of a dataset: a spec, a layout, and the data module that turns them into batches."""
 
 import os
-import signal
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,6 +22,7 @@ from segbench.data.listing import subfolders
 from segbench.data.sampling import Draw, EvalShare, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform, Transforms
+from segbench.data.workers import WorkerLoader
 from segbench.types import Batch
 
 __all__ = [
@@ -300,7 +300,7 @@ class SegmentationDataModule(L.LightningDataModule):
         dataset = self.dataset(split)
         rank, world_size = self._place()
         num_workers = min(self._workers(), -(-len(dataset) // self.eval_batch_size))
-        return DataLoader(
+        return WorkerLoader(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=EvalShare(len(dataset), self.eval_batch_size, rank, world_size),
@@ -330,7 +330,7 @@ class SegmentationDataModule(L.LightningDataModule):
         return int(progress.total.processed)  # type: ignore[attr-defined]
 
 
-class ResumableLoader(DataLoader[Item]):
+class ResumableLoader(WorkerLoader):
     """A loader that continues by itself, and says so in the form in which Lightning asks."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -382,7 +382,4 @@ def _comparable(path: Path) -> str:
 
 
 def _start_worker(_: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        # A cluster signals every process of a job; the one that trains still needs batches until it has saved.
-        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # the workers themselves are the parallelism

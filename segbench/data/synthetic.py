@@ -9,7 +9,7 @@ from typing import get_args
 
 from rich.progress import track
 
-from segbench.atomic import scratch
+from segbench.atomic import naming, scratch
 from segbench.cache import cache_folder
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
 from segbench.data.folder_layout import FolderLayout
@@ -59,13 +59,15 @@ def write_synthetic(
             raise PermissionError(
                 f"cannot write into {root.parent} ({error.strerror}): choose another folder"
             ) from None
+        stack.enter_context(naming(root, draft))
         for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 50)):
             image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
             pair = layout.place(draft, split, i + 1)
             if split == "predict":
                 pair = pair._replace(label=None)
             layout.write(pair, image, spec.encode(label))
-        (draft / "classes.txt").write_text("".join(f"{name}\n" for name in spec.classes), encoding="utf-8")
+        names = "".join(f"{name}\n" for name in spec.classes)
+        (draft / "classes.txt").write_text(names, encoding="utf-8")
         draft.rename(root)  # fails if another process was faster and `root` is no longer empty
 
 

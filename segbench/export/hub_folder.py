@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from segbench.atomic import scratch
+from segbench.atomic import naming, scratch
 from segbench.export.model_card import model_card
 from segbench.export.weights import write_weights
 from segbench.tasks.base import Task
@@ -44,7 +44,7 @@ def write_hub_folder(
         ValueError: If the configuration is not understood, or what is read back is not the same.
     """
     public = {**checkpoint, **_without_paths(description(checkpoint))}
-    with scratch(out.parent) as folder:
+    with scratch(out.parent) as folder, naming(out, folder):
         draft = folder / out.name
         draft.mkdir()
         write_weights(public, task, draft / HUB_WEIGHTS, trust)

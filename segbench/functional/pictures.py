@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.atomic import naming
+
 Image = NDArray[np.uint8]
 Labels = NDArray[np.integer]
 
@@ -219,4 +221,5 @@ def write_png(path: str, picture: NDArray[Any]) -> None:
     pixels = picture[..., ::-1] if picture.ndim == 3 else picture
     # Not cv2.imwrite: it fails without a word, and on paths that are not ASCII on some systems.
     encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))[1]
-    Path(path).write_bytes(encoded.tobytes())
+    with naming(Path(path)):
+        Path(path).write_bytes(encoded.tobytes())

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
-from segbench.atomic import remove_drafts, replacing
+from segbench.atomic import naming, remove_drafts, replacing
 from segbench.labelling.names import AREAS, Names, is_safe, outputs
 from segbench.lock import FolderLock
 
@@ -87,8 +87,9 @@ class Record:
         return {file: _size(self.out / file) for file in files}
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with naming(self.out / FILE):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segbench.atomic import naming
 from segbench.sweeps.space import Point
 
 VERBS = ("fit", "test", "validate")
@@ -51,7 +52,8 @@ class Command(NamedTuple):
             if word == "${args_json_file}":
                 words[-1:] = [*self.more, words[-1]]  # before its --config
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(point, indent=1) + "\n", encoding="utf-8")
+                with naming(file):
+                    file.write_text(json.dumps(point, indent=1) + "\n", encoding="utf-8")
                 words.append(str(file))
             elif word == "${args}":
                 flags = {name: _flag(name, value) for name, value in point.items()}
