@@ -18,6 +18,8 @@ was trained on.
 import hashlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -31,10 +33,11 @@ from segbench.data.dataset import collate
 from segbench.data.feature_store import FeatureStore, gigabytes
 from segbench.data.sampling import Draw
 from segbench.data.views import package_version, view, view_dataset, view_recipe
+from segbench.lock import FolderLock
 from segbench.tasks.base import Task
 from segbench.types import Batch
 
-_VERSION = 1  # counts up when records change, so that old caches are not taken for new ones
+_VERSION = 2  # counts up when records change, so that old caches are not taken for new ones
 _CHANGES = (
     "{views} views of each training image, the same for all seeds, in turn from epoch to epoch instead of a new"
     " one at each visit; features rounded to 16 bits;"
@@ -106,9 +109,21 @@ class FeatureCache(L.Callback):
         if store.record is None:
             (first,) = _encode(trainer, encoder, collate([dataset[view(0, 0, total)]]))
             store.describe(first)
+        with _filling(trainer, store):
+            return self._fill_alone(trainer, encoder, data, store, dataset)
+
+    def _fill_alone(
+        self,
+        trainer: L.Trainer,
+        encoder: nn.Module,
+        data: SegmentationDataModule,
+        store: FeatureStore,
+        dataset: SegmentationDataset,
+    ) -> int:
         if trainer.is_global_zero:
             _announce(store)
         store.check_room()
+        total = len(store.names)
         parts = store.missing(trainer.global_rank, trainer.world_size)
         size = data.batch_size
         jobs = [
@@ -131,6 +146,20 @@ class FeatureCache(L.Callback):
                 " by SEGBENCH_CACHE"
             )
         return sum(map(len, jobs))
+
+
+@contextmanager
+def _filling(trainer: L.Trainer, store: FeatureStore) -> Iterator[None]:
+    """Keeps other runs from encoding the same; whoever comes later waits, and uses what was made meanwhile."""
+    lock = FolderLock(store.folder, "")
+    if trainer.strategy.broadcast(bool(store.missing())):
+        # Turn by turn: the other processes of this run would give up a first one that says nothing for long.
+        while not trainer.strategy.broadcast(trainer.is_global_zero and lock.attempt(60)):
+            pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def encoder_recipe(task: Task) -> Any:

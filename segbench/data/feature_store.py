@@ -1,13 +1,14 @@
 """Views of training images and their feature maps on disk: filled once, in parts, read by any number of runs.
 
 A store is a folder. `store.json` says what is in it; `view-V/part-P.bin` holds records of equal size, one for
-each image: pixels, label, fp16 maps. A part appears whole or not at all, so that whoever was killed goes on
-with the parts that are missing, and processes that fill the same store do each other no harm.
+each image (pixels, label, fp16 maps), and behind them the CRC-32 of each. A part appears whole or not at all:
+after a kill the missing parts alone are made, and processes that fill the same store do each other no harm.
 """
 
 import hashlib
 import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from segbench.atomic import replacing
 from segbench.data.dataset import Item
 from segbench.data.sampling import Draw
 
+_CHECK = np.dtype("<u4")
 PART_BYTES = 64 << 20  # what a kill may cost, and what filling holds in memory
 _ABOUT = (
     "Views of training images and their features, made by `segbench fit` with cache_features; may be deleted."
@@ -61,10 +63,13 @@ class FeatureStore:
         self.names = list(names)
         self.views = views
         self.record: np.dtype[np.void] | None = None
+        self._checked: set[int] = set()  # records that this process has read before
         about = self.folder / "store.json"
         if about.is_file():
             try:
                 fields = json.loads(about.read_text())["record"]
+                if not {kind for _, kind, _ in fields} <= {"|u1", "<u2", "<f2"}:
+                    raise ValueError
                 self.record = np.dtype([(name, kind, tuple(shape)) for name, kind, shape in fields])
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{about} is damaged: delete the folder {self.folder}") from None
@@ -92,8 +97,8 @@ class FeatureStore:
 
     @property
     def bytes_per_image(self) -> int:
-        """Size of one record."""
-        return self._form().itemsize
+        """Size of one record with its checksum."""
+        return self._form().itemsize + _CHECK.itemsize
 
     def missing(self, rank: int = 0, world_size: int = 1) -> list[Part]:
         """Lists the parts that are not there, or not whole as after a power failure.
@@ -139,6 +144,7 @@ class FeatureStore:
             # Not `tofile`, which says nothing where the disk fills up with the last bytes.
             with replacing(path) as draft, draft.open("wb") as file:
                 file.write(records.view(np.uint8).data)
+                file.write(np.array([zlib.crc32(record.tobytes()) for record in records], _CHECK).data)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -150,6 +156,10 @@ class FeatureStore:
 
         Returns:
             The item with its maps, in memory of its own.
+
+        Raises:
+            ValueError: If the record was damaged after it was written, by a power failure or a bad disk. Its
+                part is removed.
         """
         per_part = self._images_per_part()
         first = draw.image - draw.image % per_part
@@ -157,6 +167,7 @@ class FeatureStore:
         # Mapped anew each time: microseconds, where open maps of all parts would use up the file handles.
         records = np.memmap(self._path(part), self._form(), "r", shape=(part.stop - part.first,))
         record = records[draw.image - first]
+        self._check(part, draw.image, record)
         image, label, *maps = (np.array(record[name]) for name in self._form().names or ())
         wide = label if label.dtype == np.uint8 else label.astype(np.int64)
         return Item(
@@ -169,6 +180,22 @@ class FeatureStore:
     def neighbours(self) -> int:
         """Counts the stores of other recipes in the same cache."""
         return sum(path != self.folder for path in self.folder.parent.glob("features-*"))
+
+    def _check(self, part: Part, image: int, record: np.void) -> None:
+        """Compares a record with its checksum, the first time that this process reads it."""
+        number = part.view * len(self.names) + image
+        if number in self._checked:
+            return
+        path, length = self._path(part), part.stop - part.first
+        checks = np.memmap(path, _CHECK, "r", length * self._form().itemsize, (length,))
+        if zlib.crc32(record.tobytes()) != checks[image - part.first]:
+            path.unlink(missing_ok=True)
+            raise ValueError(
+                f"{path} was damaged after it was written (image {self.names[image]}) and is now removed:"
+                " resume the run, or start it again, and it is made again; if that happens often, name another"
+                " disk by SEGBENCH_CACHE"
+            )
+        self._checked.add(number)
 
     def _form(self) -> np.dtype[np.void]:
         if self.record is None:

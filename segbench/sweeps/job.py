@@ -8,7 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from segbench.lock import TIMEOUT_VARIABLE
 from segbench.sweeps.study import Claim
+
+# For a trial that was given up although it lives: its process learns that by its next heartbeat, and ends it.
+_PATIENCE_S = 60
 
 
 class Job:
@@ -32,7 +36,7 @@ class Job:
                 stdin=subprocess.PIPE,  # whose end is the end of the process
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | environment,
+                env={TIMEOUT_VARIABLE: str(_PATIENCE_S), **os.environ, **environment},
                 start_new_session=True,
             )
 

@@ -3,8 +3,9 @@
 Every trial fills a numbered slot. All slots wait in the storage from the start, and taking one is a single
 atomic change there, so that no two processes run the same. Where two of them begin a sweep at the same moment,
 a slot may wait twice: the lower number counts, and the other is dropped by whoever takes it.
-A process says every few seconds that its trials are alive. A trial of which nobody has spoken for `grace_s`
-waits anew, with its values; its run folder, which is named after the slot, has its last checkpoint.
+A process counts up every few seconds in each of its trials. A trial whose count another process has seen stand
+still for `grace_s` waits again, with its values; its run folder, which is named after the slot, has its last
+checkpoint. No times are compared between machines: clocks may differ, and be set.
 """
 
 import contextlib
@@ -65,19 +66,22 @@ class Standing(NamedTuple):
 class Study:
     """A sweep's trials."""
 
-    def __init__(self, sweep: Sweep, storage: str, grace_s: float = GRACE_S) -> None:
+    def __init__(self, sweep: Sweep, storage: str, grace_s: float | None = None) -> None:
         """Opens the study, or makes it.
 
         Args:
             sweep: What is searched.
             storage: URL as Optuna takes it.
-            grace_s: Silence in seconds after which a running trial counts as abandoned.
+            grace_s: Seconds without a heartbeat after which a running trial counts as abandoned, from when
+                this process first looked; default: `GRACE_S`.
 
         Raises:
             ValueError: If the storage cannot be opened, or holds another sweep of this name.
         """
         self.sweep = sweep
-        self.grace_s = grace_s
+        self.grace_s = GRACE_S if grace_s is None else grace_s
+        self._heard: dict[int, tuple[int, float]] = {}  # heartbeat of others' trials, and since when it is that
+        self._beats: dict[int, int] = {}  # of this process's own trials
         self._points = list(grid(sweep.parameters, sweep.name)) if sweep.method == "grid" else []
         self._study = patiently(lambda: self._open(storage))
         known = self._study.user_attrs.get("identity")
@@ -144,7 +148,7 @@ class Study:
             # Draws hang on the slot, not on who takes it nor on how often the sweep was interrupted.
             self._study.sampler = self._sampler(slot)
             try:
-                trial.set_user_attr("alive", time.time())
+                self._beat(trial)
                 values = {parameter.name: _suggest(trial, parameter) for parameter in self.sweep.parameters}
             except optuna.exceptions.UpdateFinishedTrialError:  # this took so long that it was given up
                 continue
@@ -167,10 +171,14 @@ class Study:
             False if it was given up for dead meanwhile, and is no longer this process's.
         """
         try:
-            claim.trial.set_user_attr("alive", time.time())
+            self._beat(claim.trial)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
+
+    def _beat(self, trial: optuna.Trial) -> None:
+        self._beats[trial.number] = self._beats.get(trial.number, 0) + 1
+        trial.set_user_attr("beats", self._beats[trial.number])
 
     def report(self, claim: Claim, number: int, value: float) -> bool:
         """Reports the metric.
@@ -225,7 +233,7 @@ class Study:
         begun, ended = trial.datetime_start, trial.datetime_complete
         seconds = None
         if begun is not None:
-            seconds = (ended.timestamp() if ended else time.time()) - begun.timestamp()
+            seconds = max(0.0, (ended.timestamp() if ended else time.time()) - begun.timestamp())
         return Standing(
             slot,
             _state(trial),
@@ -254,8 +262,12 @@ class Study:
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         if trial.state != TrialState.RUNNING:
             return False
-        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        return time.time() - max(begun, float(trial.user_attrs.get("alive", 0.0))) > self.grace_s
+        now, beats = time.monotonic(), int(trial.user_attrs.get("beats", 0))
+        heard, since = self._heard.get(trial.number, (None, now))
+        if heard != beats:
+            self._heard[trial.number] = beats, now
+            since = now
+        return now - since > self.grace_s
 
     def _sampler(self, slot: int) -> optuna.samplers.BaseSampler:
         if self.sweep.method == "bayes":

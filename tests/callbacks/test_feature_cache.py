@@ -20,6 +20,7 @@ from segbench.data import feature_store
 from segbench.data.feature_store import FeatureStore
 from segbench.decoders.linear import LinearDecoder
 from segbench.encoders.timm_vit import TimmViT
+from segbench.lock import FolderLock
 from segbench.tasks.semantic import SemanticTask
 from segbench.types import Batch
 
@@ -190,6 +191,38 @@ def test_a_killed_filling_goes_on(place, monkeypatch, encoded):
     assert same(whole, again)
     for part in Path("whole").glob("view-*/*.bin"):
         assert part.read_bytes() == next(iter(caches())).joinpath(part.parent.name, part.name).read_bytes()
+
+
+def test_who_comes_second_waits_and_encodes_nothing_twice(place, monkeypatch, capsys):
+    fit("--trainer.max_steps", "1")
+    (store,) = caches()
+    made = sorted(store.glob("view-*"))
+    for view in made:
+        view.rename(place / view.name)
+    other = FolderLock(store, "")
+    other.acquire()
+
+    def end(_):
+        for view in made:
+            (place / view.name).rename(view)
+        other.release()
+
+    monkeypatch.setattr("segbench.lock.time.sleep", end)
+    assert report(fit("--trainer.max_steps", "1"))["encoded"] == 0
+    assert "waiting for `segbench" in (said := capsys.readouterr().err)
+    assert f"to finish in {store.absolute()}" in said
+    with FolderLock(store, ""):  # readers of what is whole need no lock
+        assert report(fit("--trainer.max_steps", "1"))["encoded"] == 0
+
+
+def test_a_damaged_part_ends_training_in_a_line_and_the_next_run_makes_it_again(place, capsys):
+    fit("--trainer.max_steps", "1")
+    (part,) = Path("cache").glob("features-*/view-000/*.bin")
+    part.write_bytes(bytes(part.stat().st_size))
+    with pytest.raises(SystemExit):
+        fit("--data.init_args.num_workers", "1")
+    assert "was damaged after it was written" in capsys.readouterr().err
+    assert report(fit())["encoded"] == 7
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(place, monkeypatch):

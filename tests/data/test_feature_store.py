@@ -64,7 +64,7 @@ def filled(tmp_path, given, views=2):
 @pytest.mark.parametrize("images_per_part", [1, 2, 100])
 def test_what_is_written_is_read(tmp_path, monkeypatch, label, images_per_part):
     given = items(label=label)
-    size = 90 + 30 * (1 if label == torch.uint8 else 2) + 2 * (18 + 8)
+    size = 90 + 30 * (1 if label == torch.uint8 else 2) + 2 * (18 + 8) + 4
     monkeypatch.setattr(feature_store, "PART_BYTES", images_per_part * size)
     filled(tmp_path, given)
     store = FeatureStore(tmp_path, {"a": 1}, [item.name for item in given], 2)  # as the next run opens it
@@ -127,6 +127,48 @@ def test_mistakes(tmp_path):
     blocked.write_text("")
     with pytest.raises(PermissionError, match="name another place by SEGBENCH_CACHE"):
         FeatureStore(blocked, {}, ["x"], 1).describe(given[0])
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a page of zeros": lambda path: path.write_bytes(bytes(60) + path.read_bytes()[60:]),
+    "a bit of the pixels": lambda path: flip(path, 0),
+    "a bit of the maps": lambda path: flip(path, 90 + 30 + 3),
+    "a bit of the checksum": lambda path: flip(path, -1 - 4 * 4),
+    "two records changed for each other": lambda path: path.write_bytes(
+        path.read_bytes()[172:344] + path.read_bytes()[:172] + path.read_bytes()[344:]
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_at_equal_size_is_refused_once_and_made_again(tmp_path, damage):
+    given = items()
+    filled(tmp_path, given, views=1)
+    path = next(tmp_path.glob("features-*/view-*/*.bin"))
+    size = path.stat().st_size
+    damage(path)
+    assert path.stat().st_size == size
+    store = FeatureStore(tmp_path, {"a": 1}, [item.name for item in given], 1)
+    with pytest.raises(ValueError, match=r"part-00000.bin was damaged .* \(image image 0\) and is now removed"):
+        store.item(Draw(0, 0, 0))
+    (part,) = store.missing()
+    store.write(part, given)
+    assert torch.equal(store.item(Draw(0, 0, 0)).image, given[0].image)
+
+
+@pytest.mark.parametrize("kind", ["|O", "<f8", "<U4"])
+def test_a_description_of_other_records_is_refused(tmp_path, kind):
+    path = filled(tmp_path, items()).folder / "store.json"
+    path.write_text(path.read_text().replace("<f2", kind))
+    with pytest.raises(ValueError, match=r"store\.json is damaged: delete the folder"):
+        FeatureStore(tmp_path, {"a": 1}, ["x"], 1)
 
 
 def test_a_disk_that_fills_up_is_named_and_leaves_no_part(tmp_path):

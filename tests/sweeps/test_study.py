@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -247,6 +248,38 @@ def test_a_trial_given_up_for_dead_is_left_to_who_took_it_over(place):
     assert claim.slot in slots
 
 
+@pytest.mark.parametrize("shift", [-86400.0, 0.0, 120.0, 86400.0])
+def test_the_dead_are_found_and_the_living_kept_whatever_clocks_say(place, monkeypatch, shift):
+    clock = SimpleNamespace(now=1000.0, wall=time.time())
+    stub = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: clock.wall)
+    monkeypatch.setattr("segbench.sweeps.study.time", stub)
+    one = study()
+    one.fill()
+    living, dead = one.claim(), one.claim()
+    unheard = one._study.ask().user_attrs["slot"]  # killed before its first heartbeat
+    two = study(grace_s=60.0)
+    clock.wall += shift  # another machine's, or set meanwhile
+
+    def states():
+        clock.now += 20.0
+        assert one.beat(living)
+        two.fill()
+        return {standing.slot: standing.state for standing in two.standings()}
+
+    for _ in range(3):
+        assert set(states().values()) == {"running", "waiting"}
+    found = [states(), states()][-1]
+    assert (found[living.slot], found[dead.slot], found[unheard]) == ("running", "waiting", "waiting")
+    assert not one.beat(dead)
+    again = [two.claim() for _ in range(9)]
+    assert {dead.slot, unheard} < {claim.slot for claim in again}
+    assert living.slot not in {claim.slot for claim in again}
+    clock.now += 1000.0  # this process looks again after hours of work: the living have beaten meanwhile
+    assert one.beat(living)
+    two.fill()
+    assert one.beat(living)
+
+
 def test_a_slot_that_waits_twice_is_run_once(place):
     one = study()
     one.fill()
@@ -287,7 +320,7 @@ def test_a_slot_that_waited_twice_keeps_its_values_when_its_trial_is_abandoned(p
     assert sorted(claim.slot for claim in claims) == list(range(14))
     for claim in claims[1:]:
         one.finish(claim, "complete", value=float(claim.slot))
-    other = study(bayes, grace_s=0.0)
+    other = study(bayes, grace_s=-1.0)
     other.fill()
     assert other.claim().point == claims[0].point
 
