@@ -41,21 +41,22 @@ from segbench.data.workers import workers_ended
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
 from segbench.option_help import option_help
-from segbench.resume import check_same, differences, find_run
+from segbench.resume import check_own, check_same, differences, find_run, remember
 from segbench.runs import Claims, experiment_name, run_folder, run_of, write_config
 from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import (
+    FROM_DATA,
     check_fits,
     has_training_state,
     model_config,
     read_checkpoint,
     run_config,
+    saved_config,
 )
 from segbench.tasks.trust import check_classes, read_names
 from segbench.verbs import TRAINER_VERBS, run
 
-# What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
-LINKS = ("ignore_index", "img_size", "class_names", "palette")
+LINKS = tuple(key for key in FROM_DATA if key != "num_classes")  # whose link looks for the files first
 
 _SHORT = """
 In place of --config and --ckpt_path:
@@ -189,9 +190,9 @@ class SegbenchCLI(LightningCLI):
             if key.removeprefix("init_args.") not in {"num_classes", *LINKS}:
                 _tell(f"model.{key}: {here!r} here, {there!r} in {path}; {here!r} is used")
                 self._departs = True
-        ours = self._checkpoint.get("segbench", {}).get("config")
-        if self.config.subcommand == "fit" and ours is not None:
-            for key, here, there in differences(config.data.as_dict(), yaml.safe_load(ours)["data"]):
+        saved = saved_config(self._checkpoint, path) if self.config.subcommand == "fit" else None
+        if saved is not None:
+            for key, here, there in differences(config.data.as_dict(), saved["data"]):
                 _tell(f"data.{key}: {here!r} here, {there!r} in {path}; {here!r} is used")
                 self._departs = True
 
@@ -287,6 +288,7 @@ class SegbenchCLI(LightningCLI):
             self._claims.add(self.run_folder)
             if not (self._strict and self._checkpoint_path):  # a resumed run keeps what it was begun with
                 write_config(self.run_folder, self._config_yaml)
+                remember(self._config_yaml, self.run_folder / "config.yaml")
         return trainer
 
     def _loggers(self, given: Any) -> list[Logger]:
@@ -376,8 +378,8 @@ def _expand(args: list[str], claims: Claims) -> list[str]:
     """Writes our short options out: where a checkpoint or a run folder carries the configuration.
 
     Args:
-        args: With `--checkpoint CKPT` and `--trust PACKAGE`, `--resume RUN` or `--init-from CKPT` anywhere, or
-            without.
+        args: With `--checkpoint CKPT` or `--resume RUN`, and `--trust PACKAGE`, or with `--init-from CKPT`
+            anywhere, or without.
         claims: Gets the run folder that is resumed.
 
     Returns:
@@ -407,6 +409,7 @@ def _expand(args: list[str], claims: Claims) -> list[str]:
         if (Path(found.resume) / "config.yaml").is_file():
             claims.add(Path(found.resume))  # before anything of it is read: another process may still write
         config, last = find_run(found.resume)
+        check_own(config, read_names(found.trust))
         return [*verb, "--config", str(config), *rest, "--ckpt_path", str(last)]
     if found.init_from is not None:
         return [*verb, *rest, "--start.checkpoint", found.init_from]
@@ -416,7 +419,10 @@ def _expand(args: list[str], claims: Claims) -> list[str]:
         written.write_text(yaml.safe_dump(kept))
         return [*verb, "--config", str(written), *rest, "--ckpt_path", found.checkpoint]
     if found.trust:
-        raise ValueError("--trust names packages whose classes a checkpoint may name: give --checkpoint CKPT")
+        raise ValueError(
+            "--trust names packages whose classes a checkpoint or a run may name: give --checkpoint CKPT or "
+            "--resume RUN"
+        )
     return args
 
 

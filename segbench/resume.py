@@ -1,14 +1,19 @@
 """What a run that goes on must have in common with the run that began: all of its configuration."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 
+from segbench.cache import cache_folder
+from segbench.plain import MAX_TEXT, read_yaml
+from segbench.private import why_open
 from segbench.run_files import read_config
-from segbench.tasks.checkpoint import read_checkpoint
+from segbench.tasks.checkpoint import read_checkpoint, saved_config, saved_yaml
+from segbench.tasks.trust import check_run_trust
 
 # Where files are and what is shown; none of it changes a single weight.
 FREE = (
@@ -22,6 +27,49 @@ FREE = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
 )
+
+
+def check_own(config: Path, trust: Sequence[str]) -> None:
+    """Refuses to resume a run of somebody else that names code of an unknown package.
+
+    A run that was begun here may name any: it is known by its configuration, word for word.
+
+    Args:
+        config: Its configuration.
+        trust: Packages whose classes may be named.
+
+    Raises:
+        ValueError: If it names others, or is damaged.
+    """
+    with config.open(encoding="utf-8") as file:
+        text = file.read(MAX_TEXT + 1)
+    if not _is_remembered(text):
+        check_run_trust(read_yaml(text, config), config, trust)
+
+
+def remember(text: str, path: Path) -> None:
+    """Notes that a configuration is this user's own, where `check_own` would refuse it otherwise.
+
+    Args:
+        text: The configuration of a run that begins.
+        path: Where it is written.
+    """
+    try:
+        check_run_trust(read_yaml(text, path), path)
+    except ValueError:
+        note = _note(text)
+        with suppress(OSError):  # a cache that cannot be written; --trust does the same
+            note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            note.touch(mode=0o600)
+
+
+def _is_remembered(text: str) -> bool:
+    note = _note(text)
+    return note.is_file() and why_open(note) is None
+
+
+def _note(text: str) -> Path:
+    return cache_folder() / "own_runs" / hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_run(run: str) -> tuple[Path, Path]:
@@ -48,7 +96,7 @@ def find_run(run: str) -> tuple[Path, Path]:
             f"segbench fit --config {config}"
         )
     try:
-        trained = _config_of(read_checkpoint(checkpoint))
+        trained = saved_yaml(read_checkpoint(checkpoint))
     except ValueError as error:
         best = checkpoint.with_name("best.ckpt")
         remedy = f"; to train on from another: --config {config} --ckpt_path {best}" if best.is_file() else ""
@@ -71,12 +119,12 @@ def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) ->
     Raises:
         ValueError: If the two differ, with all keys in which they do.
     """
-    told = _config_of(checkpoint)
-    if told is None:
+    saved = saved_config(checkpoint, path)
+    if saved is None:
         raise ValueError(f"{path} carries no configuration; go on by --config CONFIG --ckpt_path {path}")
     different = [
         f"{key}: {_short(here)} here, {_short(there)} there"
-        for key, here, there in differences(config, yaml.safe_load(told))
+        for key, here, there in differences(config, saved)
         if key not in FREE
     ]
     if different:
@@ -105,11 +153,6 @@ def differences(
             yield from differences(one, other, f"{prefix}{key}.")
         elif one != other:
             yield f"{prefix}{key}", one, other
-
-
-def _config_of(checkpoint: dict[str, Any]) -> str | None:
-    ours = checkpoint.get("segbench")
-    return str(ours["config"]) if isinstance(ours, dict) and "config" in ours else None
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from segbench.plain import load_yaml
+
 
 def read_run_json(folder: Path) -> dict[str, Any]:
     """Reads the metadata of a run.
@@ -51,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ValueError: If it is not the YAML of a configuration.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -6,16 +6,23 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
-import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from segbench.encoders.base import weights_follow
+from segbench.errors import readable
+from segbench.plain import MAX_TEXT, plain, read_yaml
+from segbench.printable import printable
+from segbench.tasks.archive import check_archive, check_weights
 from segbench.tasks.base import Task
+from segbench.tasks.building import build_like
 from segbench.tasks.safetensors_file import parse_description, read_safetensors
-from segbench.tasks.trust import check_classes, check_trust
+from segbench.tasks.trust import check_classes, check_parsed, check_trust, imports_from, vouched
 
+# What the data module knows and the task needs. Shallow links only: deep ones are lost from checkpoints.
+FROM_DATA = ("num_classes", "ignore_index", "img_size", "class_names", "palette")
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # the names that Hugging Face's tools look for
 
 
@@ -40,20 +47,53 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = read_safetensors(path)
     else:
         content = _unpickle(path)
-    parts = [
-        content.get(key) if isinstance(content, dict) else None for key in ("state_dict", "hyper_parameters")
-    ]
-    if not all(isinstance(part, dict) for part in parts):
+    content = content if isinstance(content, dict) else {}
+    if not all(isinstance(content.get(key), dict) for key in ("state_dict", "hyper_parameters")):
         raise ValueError(
             f"{path} is no segbench checkpoint: state_dict and hyper_parameters are missing; "
             "checkpoints are what `segbench fit` leaves in RUN/checkpoints"
         )
-    for name, value in content["state_dict"].items():
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-        if not isinstance(name, str) or not plain:
-            kind = type(value).__name__
-            raise ValueError(f"{path} is damaged: weight {name!r} is a {kind}, not plain numbers")
-    return dict(content)
+    check_weights(content["state_dict"], path)
+    described = {key: plain(content[key], path) for key in ("hyper_parameters", "segbench") if key in content}
+    return {**content, **described}
+
+
+def saved_config(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any] | None:
+    """Reads the configuration of the run that wrote a checkpoint.
+
+    Args:
+        checkpoint: From `read_checkpoint`.
+        path: For the message.
+
+    Returns:
+        All of it, as plain values; None where there is none.
+
+    Raises:
+        ValueError: If it is not understood.
+    """
+    if (text := saved_yaml(checkpoint)) is None:
+        return None
+    saved = read_yaml(text, path)
+    if not isinstance(saved, dict) or not all(
+        isinstance(saved.get(key), dict) for key in ("model", "data", "trainer")
+    ):
+        raise ValueError(
+            f"{path} carries a configuration that is not understood: model, data or trainer is none"
+        )
+    return saved
+
+
+def saved_yaml(checkpoint: dict[str, Any]) -> str | None:
+    """Extracts the same as text.
+
+    Args:
+        checkpoint: From `read_checkpoint`.
+
+    Returns:
+        YAML; None where there is none.
+    """
+    ours = checkpoint.get("segbench")
+    return str(ours["config"]) if isinstance(ours, dict) and "config" in ours else None
 
 
 def has_training_state(checkpoint: dict[str, Any]) -> bool:
@@ -72,9 +112,14 @@ def _unpickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with the file is told in one line
+            check_archive(path)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
+    except (PermissionError, MemoryError):
         raise
+    except ValueError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path} is damaged: {printable(error)}") from error
     except Exception as error:  # a file of another kind makes the unpickler stumble in any way
         raise ValueError(
             f"{path} is damaged, no checkpoint at all, or holds more than tensors and plain values; "
@@ -91,7 +136,8 @@ def _read_hub_folder(folder: Path) -> dict[str, Any]:
             "give a file of RUN/checkpoints, or a folder of `segbench export --format huggingface`"
         )
     try:
-        text = config.read_text(encoding="utf-8")
+        with config.open(encoding="utf-8") as file:
+            text = file.read(MAX_TEXT + 1)  # a longer one is refused by its length
     except UnicodeDecodeError as error:
         raise ValueError(f"{config} is damaged: {error}") from error
     return {**read_safetensors(weights, described=False), **parse_description(text, config)}
@@ -133,21 +179,33 @@ def run_config(
     Raises:
         ValueError: If there is no such configuration, or it names code that is not trusted.
     """
-    ours = checkpoint.get("segbench")
-    if ours is None:
+    saved = saved_config(checkpoint, path)
+    if saved is None:
         raise ValueError(f"{path} carries no configuration; give it by --config … --ckpt_path CKPT")
     try:
-        saved = yaml.safe_load(ours["config"])
         kept = {key: saved[key] for key in ("seed_everything", "experiment", "model", "data")}
         kept["trainer"] = {"precision": saved["trainer"]["precision"]}
-        kept["data"]["init_args"].pop("cache_dir", None)
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        kept["data"].get("init_args", {}).pop("cache_dir", None)
+    except (KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} carries a configuration that is not understood ({type(error).__name__}); "
             "give it by --config … --ckpt_path CKPT"
         ) from error
-    check_trust(kept, path, trust)
-    return kept
+    kept = check_trust(kept, path, trust)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(L.LightningDataModule, "data")
+    parser.add_subclass_arguments(Task, "model")
+    for key in FROM_DATA:
+        parser.link_arguments(f"data.{key}", f"model.init_args.{key}", apply_on="instantiate")
+    try:
+        names = vouched(kept, trust)
+        with imports_from(names):
+            parsed = parser.parse_object(deepcopy({key: kept[key] for key in ("model", "data")}))
+        check_parsed(parsed, path, names)
+        check_classes(parsed.model)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(f"{path}: its configuration is not understood: {readable(error)}") from error
+    return dict(kept)
 
 
 def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> None:
@@ -217,19 +275,25 @@ def restore_task(
     Raises:
         ValueError: If weights and configuration do not fit, or the latter names code that is not trusted.
     """
-    task = build_task(model_config(checkpoint), path, trust)
+    task = build_task(model_config(checkpoint), path, trust, checkpoint["state_dict"])
     check_fits(task, checkpoint, path)
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
 
 
-def build_task(model: dict[str, Any], path: str | Path, trust: str | Sequence[str] | None = None) -> Task:
+def build_task(
+    model: dict[str, Any],
+    path: str | Path,
+    trust: str | Sequence[str] | None = None,
+    weights: dict[str, Tensor] | None = None,
+) -> Task:
     """Builds a task as a checkpoint describes it, its weights still to be filled in.
 
     Args:
         model: `class_path` and `init_args`, as in YAML.
         path: The checkpoint, for messages.
         trust: Packages beside segbench whose classes may be built.
+        weights: What is meant to fill it; the task must not be many times larger.
 
     Returns:
         The task.
@@ -237,15 +301,18 @@ def build_task(model: dict[str, Any], path: str | Path, trust: str | Sequence[st
     Raises:
         ValueError: If the configuration is not understood, or names code that is not trusted.
     """
-    model = deepcopy(model)  # the parser writes into what it parses
-    check_trust(model, path, trust)
+    model = check_trust(plain(model, path), path, trust)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Task, "model")
     try:
-        config = parser.parse_object({"model": model})
-        check_classes(config.model)
-        with weights_follow():
+        names = vouched(model, trust)
+        with imports_from(names), weights_follow():
+            config = parser.parse_object({"model": deepcopy(model)})  # it writes into what it parses
+            check_parsed(config, path, names)
+            check_classes(config.model)
+            if weights is not None and not names:
+                build_like(weights, path, lambda: parser.instantiate(config).model)
             task: Task = parser.instantiate(config).model
     except Exception as error:  # the file may hold any numbers, and any of them may be wrong
-        raise ValueError(f"{path}: its model cannot be built: {error}") from error
+        raise ValueError(f"{path}: its model cannot be built: {readable(error)}") from error
     return task

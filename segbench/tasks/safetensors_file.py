@@ -11,7 +11,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from segbench.plain import read_json
+
 KEY = "segbench"  # of our JSON among the metadata
+_MAX_HEADER = 8 << 20  # bytes; that of ViT-L has 40 KB, and the configuration at most 2 MB
 KEPT = ("hyper_parameters", "segbench", "global_step")  # of a checkpoint, beside its weights
 
 
@@ -75,6 +78,12 @@ def read_safetensors(path: Path, described: bool = True) -> dict[str, Any]:
     Raises:
         ValueError: If the file is damaged, or has no configuration of segbench.
     """
+    with path.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+    if header > _MAX_HEADER:
+        raise ValueError(
+            f"{path} is damaged, or no safetensors file at all: its header claims {header:,} bytes"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -104,10 +113,7 @@ def parse_description(text: str, path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is something else.
     """
-    try:
-        found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: its configuration is no JSON ({error})") from error
+    found = read_json(text, path)
     if not isinstance(found, dict) or not isinstance(found.get("hyper_parameters"), dict):
         raise ValueError(f"{path}: its configuration is not segbench's: hyper_parameters are missing")
     return {key: found[key] for key in KEPT if key in found}

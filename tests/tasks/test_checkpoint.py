@@ -105,12 +105,12 @@ LINEAR = "segbench.decoders.linear.LinearDecoder"
         (
             "decoder",
             {"class_path": LINEAR, "init_args": {"x": '[{"class_path": "stranger.call"}]'}},
-            "none of seg",
+            "hides a class in text",
         ),
         (
             "decoder",
             {"class_path": LINEAR, "init_args": {"x": "- cl: {}\n  class_path: stranger.call"}},
-            "none of seg",
+            "hides a class in text",
         ),
         ("encoder", "stranger.call", "none of segbench's"),
         ("necks", ["stranger.call"], "none of segbench's"),

@@ -15,9 +15,10 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from torch import Tensor
 from segbench.atomic import scratch
 from segbench.cache import cache_folder
 from segbench.lock import FolderLock
+from segbench.printable import escape_controls
+from segbench.private import why_open
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.c"))
 # What vectorising sums needs of -ffast-math; infinities and nan keep their meaning.
@@ -60,12 +63,40 @@ def library() -> ctypes.CDLL:
     key = hashlib.sha256("\0".join([*command, _processor_features()]).encode())
     for source in _SOURCES:
         key.update(source.read_bytes())
-    folder, name = cache_folder() / "kernels", key.hexdigest()[:32]
-    path = _whole(folder, name) or _compile(command, folder, name)
+    name = key.hexdigest()[:32]
+    with _folder() as folder:
+        path = _whole(folder, name) or _compile(command, folder, name)
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            raise ValueError(f"the native kernels cannot be loaded, {error}; {_ELSEWHERE}") from None
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Chooses where libraries are kept: a folder into which nobody else could have put one.
+
+    Where the cache folder is none, the library is compiled for this process alone, and said so once.
+    """
+    folder = cache_folder() / "kernels"
     try:
-        return ctypes.CDLL(str(path))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"the native kernels cannot be loaded, {error}; {_ELSEWHERE}") from None
+        raise ValueError(f"the native kernels cannot be written, {error}; {_ELSEWHERE}") from None
+    reason = why_open(folder)
+    if reason is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="segbench-") as own:  # a loaded library outlives its file
+        if (still := why_open(Path(own))) is not None:
+            raise ValueError(f"no folder is safe to load compiled kernels from: {still}; {_ELSEWHERE}")
+        logging.getLogger(__name__).warning(
+            "%s, so compiled kernels there might be anybody's: they are compiled for this process alone, which"
+            " takes seconds each time; %s",
+            escape_controls(reason),
+            _ELSEWHERE,
+        )
+        yield Path(own)
 
 
 @cache
@@ -140,7 +171,9 @@ def _named(name: str, path: Path) -> str:
 
 
 def _whole(folder: Path, name: str) -> Path | None:
-    return next((path for path in folder.glob(f"{name}-*.so") if path.name == _named(name, path)), None)
+    """Finds a library that is complete, and that nobody else could have written."""
+    found = (path for path in folder.glob(f"{name}-*.so") if why_open(path) is None)
+    return next((path for path in found if path.name == _named(name, path)), None)
 
 
 def _compile(command: list[str], folder: Path, name: str) -> Path:
@@ -155,6 +188,7 @@ def _compile(command: list[str], folder: Path, name: str) -> Path:
                 return compiled
             draft = own / "draft.so"
             _call([*command, *map(str, _SOURCES), "-o", str(draft), "-lm"])
+            draft.chmod(0o755)  # whatever the umask: a library that others may write is not loaded
             return draft.replace(folder / _named(name, draft))
     except OSError as error:
         raise ValueError(f"the native kernels cannot be written, {error}; {_ELSEWHERE}") from None

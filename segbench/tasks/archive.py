@@ -1,0 +1,79 @@
+"""What a checkpoint file claims to hold, looked at before torch unpacks it.
+
+Torch writes a ZIP whose members are stored as they are, so that a file never unpacks to more than itself. One
+that is compressed was made by somebody else: 24 MB of zeros become 4 GB.
+"""
+
+import struct
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+MAX_PICKLE = 4 << 20  # bytes; that of ViT-L with the state of its optimiser has 0.3 MB
+_MAX_DIRECTORY = 16 << 20
+_END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
+
+
+def check_archive(path: Path) -> None:
+    """Refuses a file that would unpack to more than it is, or whose directory or pickle is out of proportion.
+
+    Args:
+        path: A file that `torch.save` may have written.
+
+    Raises:
+        ValueError: If it is no ZIP, or such a one.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 98))
+        tail = file.read()
+    # Exactly at the end, where every reader of ZIPs finds it, and finds the same.
+    if len(tail) < 22 or tail[-22:-18] != _END:
+        raise ValueError(f"{path} is damaged, or no checkpoint at all: it is no archive of torch")
+    (directory,) = struct.unpack("<I", tail[-10:-6])
+    if directory == 0xFFFFFFFF and tail[-98:-94] == _END_64:
+        (directory,) = struct.unpack("<Q", tail[-58:-50])
+    if directory > _MAX_DIRECTORY:
+        raise ValueError(f"{path} is refused: it lists {directory:,} bytes of names")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError(
+            f"{path} is refused: it is compressed, as torch writes no checkpoint, and would unpack to"
+            f" {sum(member.file_size for member in members):,} bytes"
+        )
+    if sum(member.file_size for member in members) > size:
+        raise ValueError(f"{path} is refused: its members overlap, and claim more bytes than it has")
+    if any(member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE for member in members):
+        raise ValueError(f"{path} is refused: beside its weights it holds more than {MAX_PICKLE:,} bytes")
+
+
+def check_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Refuses weights that are no plain numbers, or claim to be more numbers than the file holds.
+
+    Args:
+        weights: By name, as read.
+        path: The file, or the folder it lies in.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    held: dict[int, int] = {}
+    claimed = 0
+    for name, value in weights.items():
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        if not isinstance(name, str) or not plain:
+            kind = type(value).__name__
+            raise ValueError(f"{path} is damaged: weight {name!r} is a {kind}, not plain numbers")
+        storage = value.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        claimed += value.numel() * value.element_size()
+    if claimed > 2 * sum(held.values()):  # tied weights are there once, under two names
+        raise ValueError(
+            f"{path} is refused: its weights claim {claimed:,} bytes, but only {sum(held.values()):,} are there"
+        )
