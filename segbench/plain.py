@@ -57,7 +57,9 @@ def read_yaml(text: Any, source: object) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{source}: its configuration is no YAML{line} ({type(error).__name__})") from error
+        raise ValueError(
+            f"{source} carries a configuration that is not understood: no YAML{line} ({type(error).__name__})"
+        ) from error
 
 
 def load_yaml(text: str, source: object) -> Any:
@@ -100,7 +102,9 @@ def read_json(text: str, source: object) -> Any:
     try:
         return plain(json.loads(text), source)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{source}: its configuration is no JSON ({printable(error)})") from error
+        raise ValueError(
+            f"{source} carries a configuration that is not understood: no JSON ({printable(error)})"
+        ) from error
 
 
 def _check_length(text: str, source: object) -> None:

@@ -1,6 +1,6 @@
 """Which code a checkpoint may name. Its class paths make Python import modules and build objects.
 
-A stranger's file may ask for segbench's own parts, for optimisers of torch and for transforms of albumentations;
+A stranger's file may ask for segbench's parts, for optimisers of torch and for transforms of albumentations;
 for nothing else, until the user names the package. Three checks stand behind one another:
 
 1. `check_trust` takes the configuration apart before jsonargparse sees it, and lets one spelling through: plain
