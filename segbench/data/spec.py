@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files import read_image, read_mask, write_image
+from segbench.printable import CONTROLS, printable
 
 Split = Literal["train", "val", "test", "predict"]
 Color = tuple[int, int, int]
@@ -48,6 +49,12 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes need names, each of them once, got {list(self.classes)}")
+        for name in self.classes:
+            if CONTROLS.search(name):
+                raise ValueError(
+                    f"classes: {printable(repr(name))} holds control characters, which a terminal would obey: take"
+                    " them out of the name"
+                )
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
         if not self.num_classes <= self.ignore_index < FILE_IDS:

@@ -18,6 +18,7 @@ from timm.models import eva, vision_transformer
 from timm.models.eva import Eva
 from torch import Tensor
 
+from segbench.arrays import check_npz
 from segbench.functional.resize import Resampling
 
 # Arrays that timm reads from such a file, and heads, which are known and not wanted.
@@ -110,6 +111,7 @@ def _fetch(model_name: str) -> dict[str, Tensor]:
 def _read_npz(vit: Any, model_name: str, source: Path) -> dict[str, Tensor]:
     """Reads weights in the form of AugReg, by timm's own reader, at the grid they were trained at."""
     try:
+        check_npz(source)
         with np.load(source, allow_pickle=False) as arrays:
             keys = list(arrays)
             tokens = next(arrays[key].shape[1] for key in keys if key.endswith("pos_embedding"))

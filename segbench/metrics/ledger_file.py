@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segbench.arrays import check_npz
 from segbench.atomic import replacing
 
 
@@ -119,9 +120,10 @@ def load_ledger(path: Path) -> SavedLedger:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     """Reads all arrays of a file, none of which may need pickle."""
     try:
+        check_npz(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # zipfile and NumPy's header reader raise whatever the damage leads them to
         raise ValueError(

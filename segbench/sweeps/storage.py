@@ -10,6 +10,8 @@ import optuna
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from segbench.printable import without_passwords
+
 T = TypeVar("T")
 
 
@@ -56,7 +58,7 @@ def backend(storage: str) -> optuna.storages.RDBStorage:
         raise
     except Exception as error:  # a driver that is missing, or a URL that is none
         raise ValueError(
-            f"storage {without_password(storage)}: {' '.join(str(error).split())[:300]}; give a URL as "
+            f"storage {without_password(storage)}: {_told(error, storage)[:300]}; give a URL as "
             "sqlite:///FILE or postgresql+psycopg2://USER@HOST/DATABASE"
         ) from None
     if opened.engine.dialect.name == "sqlite":
@@ -101,7 +103,7 @@ def patiently(work: Callable[[], T], seconds: float = 60.0) -> T:
             return work()
         except (OperationalError, IntegrityError) as error:
             if time.monotonic() > end:
-                raise ValueError(f"the storage cannot be opened: {' '.join(str(error.orig).split())}") from None
+                raise ValueError(f"the storage cannot be opened: {_told(error.orig)}") from None
             time.sleep(0.3)
 
 
@@ -115,4 +117,11 @@ def without_password(storage: str) -> str:
         For messages.
     """
     head, at, place = storage.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{place}" if at else storage
+    scheme, known, _ = head.partition("://")
+    return without_passwords(f"{scheme + known if known else ''}…@{place}" if at else storage)
+
+
+def _told(error: object, storage: str = "") -> str:
+    """Makes one line of what a database says, without the address it may repeat."""
+    text = " ".join(str(error).split())
+    return without_passwords(text.replace(storage, without_password(storage)) if storage else text)
