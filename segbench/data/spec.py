@@ -52,8 +52,7 @@ class DatasetSpec:
         for name in self.classes:
             if CONTROLS.search(name):
                 raise ValueError(
-                    f"classes: {printable(repr(name))} holds control characters, which a terminal would obey: take"
-                    " them out of the name"
+                    f"classes: {printable(repr(name))} holds control characters: take them out of the name"
                 )
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette has {len(self.palette)} colours for {len(self.classes)} classes")
