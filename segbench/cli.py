@@ -41,6 +41,8 @@ from segbench.data.workers import workers_ended
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
 from segbench.option_help import option_help
+from segbench.parsing.names import load_rooms
+from segbench.parsing.parser import ExplainedParser
 from segbench.resume import check_own, check_same, differences, find_run, remember
 from segbench.runs import Claims, experiment_name, run_folder, run_of, write_config
 from segbench.tasks.base import Task
@@ -54,6 +56,7 @@ from segbench.tasks.checkpoint import (
     saved_config,
 )
 from segbench.tasks.trust import check_classes, read_names
+from segbench.trainer_options import check_trainer
 from segbench.verbs import TRAINER_VERBS, run
 
 LINKS = tuple(key for key in FROM_DATA if key != "num_classes")  # whose link looks for the files first
@@ -70,15 +73,27 @@ In place of --config and --ckpt_path:
 """
 
 
-class HelpfulParser(LightningArgumentParser):
+class HelpfulParser(ExplainedParser, LightningArgumentParser):
     """A parser whose help goes on with the options of the classes that YAML names."""
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Names the options that `_expand` takes off the command line."""
+        if self.verb not in TRAINER_VERBS:
+            return ()  # of a class that YAML names
+        return "overlay", *(("resume", "init-from") if self.verb == "fit" else ("checkpoint", "trust"))
+
+    @property
+    def verb(self) -> str:
+        """The verb that is parsed; of the parser of a class nothing that means anything."""
+        return self.prog.rpartition(" ")[2]
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         """Adds the options of tasks, parts and datasets to those of the verb."""
         text: str = super().format_help(formatter)
-        if self.prog == "segbench":
+        if self.verb not in TRAINER_VERBS:
             return text
-        return text + (_SHORT_FIT if self.prog == "segbench fit" else _SHORT) + option_help()
+        return text + (_SHORT_FIT if self.verb == "fit" else _SHORT) + option_help()
 
 
 class SegbenchCLI(LightningCLI):
@@ -96,6 +111,7 @@ class SegbenchCLI(LightningCLI):
         self._claims = claims
         self._strict = _asks(command, "--resume")  # the run goes on as it was, or not at all
         self._command = command
+        load_rooms()  # a class is named by its name alone, whatever else was imported
         super().__init__(
             Task,
             SegmentationDataModule,
@@ -103,8 +119,7 @@ class SegbenchCLI(LightningCLI):
             seed_everything_default=0,
             parser_kwargs={
                 "prog": "segbench",
-                "exit_on_error": False,
-                **{verb: {"prog": f"segbench {verb}", "exit_on_error": False} for verb in self.subcommands()},
+                **{verb: {"prog": f"segbench {verb}"} for verb in self.subcommands()},
             },
             parser_class=HelpfulParser,
             subclass_mode_model=True,
@@ -228,6 +243,7 @@ class SegbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
+        check_trainer(config.trainer)
         check_classes(config.model)
         self._config_yaml = self._repeatable()
         if self._checkpoint_path is not None:

@@ -11,7 +11,8 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
-ROOMS = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
+from segbench.parsing.names import ROOMS
+
 # What the task fills in when it builds a part, and the CLI when it builds a task.
 FILLED_IN = {
     "encoders": {"img_size"},

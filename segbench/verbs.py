@@ -76,7 +76,7 @@ def _table() -> str:
 def _run_command(verb: str, args: list[str]) -> None:
     """Turns the command's function into a parser: its arguments, their types, its docstring."""
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as `segbench.cli` does
-    from jsonargparse import ArgumentParser
+    from segbench.parsing.parser import ExplainedParser
 
     file = verb.replace("-", "_")
     module = import_module(f"segbench.commands.{file}")
@@ -84,7 +84,7 @@ def _run_command(verb: str, args: list[str]) -> None:
         module.run(args)
         return
     function = getattr(module, file)
-    parser = ArgumentParser(prog=f"segbench {verb}", exit_on_error=False, description=COMMANDS[verb])
+    parser = ExplainedParser(prog=f"segbench {verb}", description=COMMANDS[verb])
     positional = getattr(module, "POSITIONAL", {})  # and options of several words, which signatures cannot say
     parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional})
     for name, options in positional.items():

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.scene import class_names, scene_palette
 from segbench.encoders.base import weights_follow
 from segbench.errors import readable
+from segbench.parsing.parser import ExplainedParser
 from segbench.tasks.base import Task
 from segbench.tasks.semantic import SemanticTask
+from segbench.yaml_files import read_yaml
 
 
 class Changes(NamedTuple):
@@ -75,10 +76,10 @@ def build(file: Path, changes: Changes) -> Model:
     """
     import torch
 
+    config = read_yaml(file)
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
         data, model = dict(config["data"]), dict(config["model"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is no experiment: it needs `model` and `data` ({type(error).__name__})"
         ) from None
@@ -105,7 +106,7 @@ def build(file: Path, changes: Changes) -> Model:
 
 
 def _instantiate(contract: type, key: str, config: dict[str, Any], file: Path) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ExplainedParser()
     parser.add_subclass_arguments(contract, key)
     try:
         return parser.instantiate(parser.parse_object({key: config}))[key]

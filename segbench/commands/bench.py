@@ -168,13 +168,13 @@ def run(args: list[str]) -> None:
         ValueError: If an option is out of range, a file to be written exists, or nothing fits `--only`.
         SystemExit: With the status of the command, where it had to be started anew.
     """
-    from jsonargparse import ArgumentParser
+    from segbench.parsing.parser import ExplainedParser
 
-    parser = ArgumentParser(prog="segbench bench", exit_on_error=False, description=__doc__)
+    parser = ExplainedParser(prog="segbench bench", description=__doc__)
     choices = parser.add_subcommands(dest="what")
     for name, bench in BENCHES.items():
         summary = (bench.__doc__ or "").splitlines()[0]
-        choice = ArgumentParser(prog=f"segbench bench {name}", exit_on_error=False, description=summary)
+        choice = ExplainedParser(prog=f"segbench bench {name}", description=summary)
         several = SEVERAL.keys() & signature(bench).parameters
         choice.add_function_arguments(bench, skip=set(several))
         for option in sorted(several):

@@ -65,14 +65,15 @@ def _factories(class_path: str, init_args: dict[str, Any], necks: list[str | dic
     """Resolves class paths as `segbench fit` does: wrong kinds of class and unknown arguments are refused."""
     from collections.abc import Callable
 
-    from jsonargparse import ArgumentParser
-
     from segbench.decoders.base import Decoder
     from segbench.necks.base import Neck
+    from segbench.parsing.names import load_rooms
+    from segbench.parsing.parser import ExplainedParser
     from segbench.types import FeatureInfo
 
+    load_rooms()
     _import(class_path)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ExplainedParser()
     parser.add_argument("--decoder", type=Callable[[FeatureInfo, int], Decoder])
     parser.add_argument("--necks", type=list[Callable[[FeatureInfo], Neck]] | None)
     chosen = {"decoder": {"class_path": class_path, "init_args": init_args}, "necks": necks}
@@ -90,14 +91,16 @@ def _import(class_path: str) -> None:
     from traceback import extract_tb
 
     module = class_path.rpartition(".")[0]
+    if not module:
+        return  # one of ours, by its name alone
     try:
         import_module(module)
     except ImportError:
         return  # no such file, or it needs another: jsonargparse says which
     except SyntaxError as error:
-        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}; mend the file") from error
+        raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}; fix the file") from error
     except Exception as error:
         place = extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"{place.filename}, line {place.lineno}: {type(error).__name__}: {error}; mend the file"
+            f"{place.filename}, line {place.lineno}: {type(error).__name__}: {error}; fix the file"
         ) from error

@@ -31,11 +31,10 @@ def run(args: list[str]) -> None:
         SystemExit: With status 1 if training on these data would be wrong.
         ValueError: If a configuration cannot be read, or names no data.
     """
-    from jsonargparse import ArgumentParser
-
     from segbench.data.base import SegmentationDataModule
+    from segbench.parsing.parser import ExplainedParser
 
-    parser = ArgumentParser(prog="segbench doctor", exit_on_error=False, description=__doc__)
+    parser = ExplainedParser(prog="segbench doctor", description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML as for fit; several, the last one wins.")
     parser.add_subclass_arguments(SegmentationDataModule, "data", required=True, help="The dataset.")
     parser.add_function_arguments(doctor, skip={"data", "given", "typed"})
@@ -121,15 +120,14 @@ def _data_alone(args: list[str]) -> list[str]:
     """Reduces configurations to their data; what is said there of model and trainer is not for the doctor."""
     import yaml
 
+    from segbench.yaml_files import read_yaml
+
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("-c", "--config", action="append", default=[])
     found, rest = finder.parse_known_args(args)
     configs = []
     for path in found.config:
-        try:
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        config = read_yaml(Path(path))
         if not isinstance(config, dict):
             raise ValueError(f"{path} is no configuration: give a YAML as for `segbench fit`")
         if "data" in config:

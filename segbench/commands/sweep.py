@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -69,6 +70,9 @@ def sweep(
         read = read_sweep(file, trials, more)
         sweeps.append(read if study is None else read._replace(name=study))
         check_name(sweeps[-1].name)
+        for parameter in read.parameters:
+            if parameter.note:
+                print(f"segbench: warning: {parameter.note}", file=sys.stderr)
     well = True
     for one in sweeps:
         well &= _run(one, storage, workers, runs_dir, logger, dry_run)
@@ -254,12 +258,11 @@ def run(args: list[str]) -> None:
     Raises:
         ValueError: As `sweep`.
     """
-    from jsonargparse import ArgumentParser
+    from segbench.parsing.parser import ExplainedParser
 
     end = args.index("--") if "--" in args else len(args)
-    parser = ArgumentParser(
+    parser = ExplainedParser(
         prog="segbench sweep",
-        exit_on_error=False,
         description=__doc__,
         epilog="Behind `--`: arguments for every trial, as in -- --data.init_args.root DIR",
     )

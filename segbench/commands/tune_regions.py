@@ -30,13 +30,13 @@ def run(args: list[str]) -> None:
     import argparse
 
     import yaml
-    from jsonargparse import ArgumentParser
 
     from segbench.data.base import SegmentationDataModule
+    from segbench.parsing.parser import ExplainedParser
     from segbench.tasks.checkpoint import read_checkpoint, run_config
     from segbench.tasks.trust import read_names
 
-    parser = ArgumentParser(prog="segbench tune-regions", exit_on_error=False, description=__doc__)
+    parser = ExplainedParser(prog="segbench tune-regions", description=__doc__)
     parser.add_argument("-c", "--config", action="config", help="YAML that changes the data.")
     parser.add_subclass_arguments(SegmentationDataModule, "data", help="Default: the checkpoint's dataset.")
     parser.add_function_arguments(tune_regions, skip={"data"})

@@ -118,9 +118,7 @@ def _probe(model_name: str) -> tuple[list[int], list[int], set[str]]:
     Returns:
         Channels and strides of all maps, and the names of all weights, the classifier's included.
     """
-    if not timm.is_model(model_name):
-        near = timm.list_models(f"*{model_name.partition('.')[0]}*")[:5] or timm.list_models("resnet*")[:5]
-        raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(near)}")
+    timm_common.check_name(model_name, "*")
     with torch.device("meta"):
         whole: Any = timm.create_model(model_name).eval()
         try:

@@ -2,13 +2,39 @@
 
 from typing import Any
 
+import timm
 import torch
-from timm.models import group_parameters
+from timm.models import get_arch_pretrained_cfgs, group_parameters
 from torch import Tensor
 
 from segbench.encoders.base import DepthGroup
+from segbench.parsing.names import near
 
 Color = tuple[float, float, float]
+
+
+def check_name(model_name: str, family: str) -> None:
+    """Refuses models and tags of weights that timm does not have.
+
+    Args:
+        model_name: `architecture` or `architecture.tag`.
+        family: Pattern of the architectures from which a near one is named.
+
+    Raises:
+        ValueError: If there is none of that name; lists near ones, or the tags there are.
+    """
+    architecture, _, tag = model_name.partition(".")
+    if not timm.is_model(architecture):
+        names = timm.list_models(family)
+        close = near(architecture, names, 5) or names[:5]
+        raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(close)}")
+    tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        known = [f"{architecture}.{one}" for one in near(tag, tags, 1) + tags if one]
+        there = (
+            f"there are {', '.join(dict.fromkeys(known))}" if known else f"it has none: write {architecture}"
+        )
+        raise ValueError(f"model_name: timm has no weights '{tag}' for {architecture}; {there}")
 
 
 def pixel_statistics(model: Any, mean: Color | None, std: Color | None) -> tuple[Tensor, Tensor]:

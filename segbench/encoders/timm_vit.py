@@ -123,9 +123,7 @@ class TimmViT(Encoder):
         drop_path_rate: float,
         resampling: Resampling,
     ) -> Any:
-        if not timm.is_model(model_name):
-            near = timm.list_models(f"*{model_name.partition('.')[0]}*")[:5] or timm.list_models("vit_tiny*")
-            raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(near)}")
+        timm_common.check_name(model_name, "*vit*")
         if patch_size is not None and patch_size < 1:
             raise ValueError(f"patch_size must be at least 1, or null for the model's own; got {patch_size}")
         chosen: dict[str, Any] = {} if patch_size is None else {"patch_size": patch_size}

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
 from segbench.sweeps.command import Command, read_command
 from segbench.sweeps.space import Parameter, grid, read_parameters
+from segbench.yaml_files import read_yaml
 
 # What W&B knows besides, and what makes no difference on one's own machines.
 _IGNORED = {"program", "project", "entity", "description", "controller", "apiVersion", "kind"}
@@ -58,12 +57,9 @@ def read_sweep(path: Path, trials: int | None = None, more: Sequence[str] = ()) 
         ValueError: If it is no sweep, or says what is not understood.
         FileNotFoundError: If there is no such file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no sweep file {path}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict) or not content.keys() >= {"command", "method", "parameters"}:
         raise ValueError(f"{path} is no sweep: it needs command, method and parameters")
     for key in content.keys() - _KEYS - _IGNORED:

@@ -59,6 +59,7 @@ class Parameter(NamedTuple):
         bell: Mean and standard deviation of a normal distribution in place of a range.
         log: Whether a range is searched by magnitude, or a bell is one of magnitudes.
         step: Numbers are multiples of it; None for any.
+        note: What is probably not meant as it is written; empty for nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Parameter(NamedTuple):
     bell: tuple[float, float] | None = None
     log: bool = False
     step: float | None = None
+    note: str = ""
 
     @property
     def by_quantile(self) -> bool:
@@ -169,11 +171,20 @@ def _read(name: str, options: Mapping[str, Any], where: str) -> Parameter:
         log, _ = _BELLS[distribution]
         if bell[1] < 0 or (log and bell[0] + 5 * bell[1] > _LARGEST_EXPONENT):
             raise ValueError(f"{at}: mu {bell[0]:g} and sigma {bell[1]:g} are none of a {distribution}")
-        return Parameter(name, bell=bell, log=log, step=step)
+        note = ""
+        if log and 0 < bell[0] < 1:  # a mean of values, most likely
+            note = (
+                f"{at}: mu and sigma of {distribution} are of the logarithm, so that values lie around "
+                f"{math.exp(bell[0]):.6g}; for values around {bell[0]:g} write mu: {math.log(bell[0]):.4g}"
+            )
+        return Parameter(name, bell=bell, log=log, step=step, note=note)
     kind, log, _, exponents = _RANGES[distribution]
     low, high = options["min"], options["max"]
     if kind == "int" and not (isinstance(low, int) and isinstance(high, int)):
         raise ValueError(f"{at}: min {low} and max {high} of {distribution} are whole numbers")
+    note = ""
+    if low > high:
+        raise ValueError(f"{at}: min {low:g} is above max {high:g}; swap them")
     if exponents:
         try:
             low, high = math.exp(low), math.exp(high)
@@ -181,10 +192,23 @@ def _read(name: str, options: Mapping[str, Any], where: str) -> Parameter:
             raise ValueError(
                 f"{at}: min and max of {distribution} are exponents of e; {distribution}_values takes values"
             ) from None
-    if low >= high or (log and low <= 0):
-        raise ValueError(f"{at}: min {low:g} to max {high:g} is no range for {distribution}")
+        if options["min"] >= 0 and options["max"] <= 1:  # rates and shares, most likely
+            note = (
+                f"{at}: min and max of {distribution} are exponents of e, as in W&B: values go from {low:.6g} "
+                f"to {high:.6g}; {distribution}_values takes {options['min']:g} to {options['max']:g} as it is"
+            )
+    elif log and low <= 0:
+        raise ValueError(f"{at}: min is {low:g}, but {distribution} needs one above 0, as in 1.0e-6")
+    if low >= high:
+        raise ValueError(f"{at}: min {low:g} to max {high:g} is no range for {distribution}; give two numbers")
     return Parameter(
-        name, kind="int" if kind == "int" else "float", low=float(low), high=float(high), log=log, step=step
+        name,
+        kind="int" if kind == "int" else "float",
+        low=float(low),
+        high=float(high),
+        log=log,
+        step=step,
+        note=note,
     )
 
 

@@ -112,7 +112,7 @@ def test_necks_come_in_between(folder, capsys):
         (["my_decoders.Leaves"], "the decoder cannot be built: SystemExit"),
         (["my_decoders.NoInfo"], "its constructor takes (info, num_classes, …)"),
         (["my_syntax.Any"], "my_syntax.py, line 2: "),
-        (["my_names.Any"], "my_names.py, line 3: NameError: name 'undefined' is not defined; mend the file"),
+        (["my_names.Any"], "my_names.py, line 3: NameError: name 'undefined' is not defined; fix the file"),
         (["my_decoders.MyDecoder", "--only", "speed"], "there is no check speed; choose among patch-16"),
         (["my_decoders.MyDecoder", "--necks+=segbench.decoders.linear.LinearDecoder"], "subclass"),
         ([], "class_path"),

@@ -336,3 +336,44 @@ def test_environment_variables_are_filled_in(monkeypatch, tmp_path):
         tmp_path, command=["segbench", "fit", "--data.init_args.root", "${envvar:CAMVID_ROOT}", "${args}"]
     )
     assert read_sweep(path).command.words == ("--data.init_args.root", "/data set", "${args}")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"distribution": "log_uniform", "min": 1e-5, "max": 1e-2},
+            "from 1.00001 to 1.01005; log_uniform_values",
+        ),
+        (
+            {"distribution": "q_log_uniform", "min": 0.1, "max": 0.5, "q": 0.1},
+            "q_log_uniform_values takes 0.1 to 0.5",
+        ),
+        (
+            {"distribution": "log_normal", "mu": 1e-3, "sigma": 1.0},
+            "values lie around 1.001; for values around 0.001",
+        ),
+        ({"distribution": "log_uniform", "min": -9.2, "max": -2.3}, ""),
+        ({"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-2}, ""),
+        ({"distribution": "log_normal", "mu": -6.9, "sigma": 1.0}, ""),
+    ],
+)
+def test_exponents_that_look_like_values_are_said(options, told):
+    (parameter,) = read_parameters({"lr": options}, "sweep.yaml")
+    assert told in parameter.note
+    assert bool(parameter.note) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"min": 1.0, "max": 0.1}, "min 1 is above max 0.1; swap them"),
+        ({"distribution": "log_uniform_values", "min": 0, "max": 0.1}, "needs one above 0"),
+        ({"distribution": "q_log_uniform_values", "min": -1, "max": 0.1}, "needs one above 0"),
+        ({"distribution": "uniform", "min": 1, "max": 1}, "is no range"),
+    ],
+)
+def test_ranges_the_wrong_way_round(options, told):
+    with pytest.raises(ValueError, match=r"parameters\.lr") as refused:
+        read_parameters({"lr": options}, "sweep.yaml")
+    assert told in str(refused.value)

@@ -1,0 +1,1 @@
+"""Command lines and configurations, and what is said where they are wrong."""

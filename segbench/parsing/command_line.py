@@ -1,0 +1,71 @@
+"""What a command line holds before it is parsed: configurations, and YAML in braces."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from segbench.parsing.names import near
+from segbench.yaml_files import check_yaml, read_text
+
+
+def check_words(words: list[str]) -> dict[str, str]:
+    """Reads the configurations of a command line, and the braces on it.
+
+    Args:
+        words: The command line.
+
+    Returns:
+        Texts of files by the path that was given.
+
+    Raises:
+        ValueError: If YAML is broken; names the file and line, or the option.
+    """
+    texts: dict[str, str] = {}
+    for index, word in enumerate(words):
+        option, given, value = word.partition("=")
+        if not option.startswith("-"):
+            continue
+        if ".init_args." in option and option.endswith(".help"):
+            raise ValueError(
+                f"there is no option {option}; `segbench fit --help` lists the options of every class, and "
+                "--model.help CLASS and --data.help CLASS those of one"
+            )
+        if not given:
+            value = words[index + 1] if index + 1 < len(words) else ""
+        if option in {"--config", "-c"} and value and "\n" not in value and value[:1] != "{":
+            texts[value] = _read_config(value)
+        elif value[:1] in {"{", "["}:
+            _check_value(option, value, [] if given else words[index + 2 :])
+    return texts
+
+
+def _read_config(value: str) -> str:
+    path = Path(value)
+    if not path.exists():
+        folder = path.parent if path.parent.is_dir() else Path()
+        there = [file.name for file in folder.glob("*.y*ml")]
+        hint = [name for name in there if Path(name).stem in near(path.stem, [Path(one).stem for one in there])]
+        known = f"; did you mean {' or '.join(str(path.parent / name) for name in hint)}?" if hint else ""
+        raise ValueError(f"--config: there is no file {value}{known}")
+    text = read_text(path)
+    check_yaml(text, value)
+    root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(root, yaml.MappingNode):
+        kind = "is empty" if root is None else f"holds {'a list' if root.id == 'sequence' else 'text'} only"
+        raise ValueError(f"{value} {kind}; a configuration has keys, such as model, data and trainer")
+    return text
+
+
+def _check_value(option: str, value: str, following: Sequence[str]) -> None:
+    """Refuses broken YAML on the command line, where a shell has often taken it apart."""
+    try:
+        check_yaml(value, option)
+    except ValueError as error:
+        close = {"{": "}", "[": "]"}[value[0]]
+        rest = next((index for index, word in enumerate(following) if word.endswith(close)), None)
+        if value.endswith(close) or rest is None:
+            told = str(error).replace(", line 1: ", f" {value}: ", 1).replace(", first in line 1", "")
+            raise ValueError(told) from None
+        whole = " ".join([value, *following[: rest + 1]])
+        raise ValueError(f"{option}: the shell splits values at spaces; quote it: {option} '{whole}'") from None

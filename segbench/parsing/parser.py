@@ -1,0 +1,263 @@
+"""The parser of every verb: jsonargparse's, with one telling line where it reports a tree of alternatives.
+
+jsonargparse builds a parser of the same class for the options of each class that YAML names, and reports an
+error as text, which every level wraps into more text. Here each level writes down its key and the reason as a
+`Problem`, which the levels above carry through unread. The outermost says the whole path, the reason, and the
+file and line that hold the value.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple, NoReturn
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from segbench.parsing.command_line import check_words
+from segbench.parsing.expected import alternatives, contracts, not_text_keys, refusal
+from segbench.parsing.names import class_names, did_you_mean, init_options, option_hint
+from segbench.parsing.reasons import last, reason
+from segbench.yaml_files import line_of
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_SEALED = re.compile("\x02([0-9a-f]+)\x03")
+_UNKNOWN = re.compile(
+    r"(?:Group '(\S+?)' does not accept|Subcommand '\S+' does not accept|^).*?[Oo]ption '(\S+?)'"
+)
+_VERB = re.compile(r"^(fit|validate|test|predict)\.")
+_REQUIRED = re.compile(r"the following arguments are required: (.*)")
+_CHOICE = re.compile(r"argument ([^:]*): invalid choice: '(.*?)' \(choose from (.*)\)")
+_NO_VALUE = re.compile(r"argument (\S+): expected (?:one|at least one) argument")
+_within: ContextVar[bool] = ContextVar("_within", default=False)  # the outermost parser's parse_args
+_final: ContextVar[bool] = ContextVar("_final", default=False)  # the last check of the whole configuration
+
+
+class Problem(NamedTuple):
+    """What is wrong.
+
+    Attributes:
+        keys: Path of the option, outermost first.
+        reason: In words.
+        file: The file that was being read, if it is known.
+    """
+
+    keys: tuple[str, ...]
+    reason: str
+    file: str = ""
+
+    @property
+    def path(self) -> str:
+        """Dotted, as in YAML and on the command line."""
+        return ".".join(self.keys)
+
+    def seal(self) -> str:
+        """Writes it so that text around it cannot change it."""
+        return f"\x02{json.dumps(self).encode().hex()}\x03"
+
+
+def unseal(message: str) -> Problem | None:
+    """Finds the problem in a message; of several alternatives that which was understood furthest.
+
+    Args:
+        message: With problems somewhere in it, or without.
+    """
+    found = [json.loads(bytes.fromhex(sealed)) for sealed in _SEALED.findall(message)]
+    problems = [Problem(tuple(keys), reason, file) for keys, reason, file in found]
+    return max(problems, key=lambda problem: len(problem.keys)) if problems else None
+
+
+class ExplainedParser(ArgumentParser):
+    """A parser whose errors are one line: the option's full path, what it takes, the file and the line.
+
+    Abbreviated options are refused: what an abbreviation means would change with every new option.
+    """
+
+    also: tuple[str, ...] = ()  # options that are taken off the command line before it is parsed
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As the base class; without abbreviations, and without exiting the process."""
+        super().__init__(*args, **{"allow_abbrev": False, "exit_on_error": False} | kwargs)
+
+    def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        """Parses a command line; of the outermost parser errors are for the user."""
+        words = list(args or [])
+        if getattr(self, "_inner_parser", False):  # jsonargparse writes out what it has read: null as None
+            args = words = [re.sub(r"=None$", "=null", word) for word in words]
+        with self._explained(words, {} if _within.get() else check_words(words)):
+            return super().parse_args(args, namespace, **kwargs)
+
+    def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses what a program made or read; of the outermost parser errors are for the user."""
+        with self._explained([], {}):
+            return super().parse_object(*args, **kwargs)
+
+    @contextmanager
+    def _explained(self, words: list[str], texts: dict[str, str]) -> Iterator[None]:
+        if _within.get():
+            yield
+            return
+        token = _within.set(True)
+        try:
+            yield
+        except ArgumentError as error:
+            problem = unseal(str(error)) or self._problem(str(error))
+            raise ArgumentError(None, _told(problem, words, texts)) from error
+        finally:
+            _within.reset(token)
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses a file; what is wrong in it is known to be there."""
+        try:
+            return super().parse_path(path, *args, **kwargs)
+        except ArgumentError as error:
+            problem = unseal(str(error))
+            if problem is None or problem.file:
+                raise
+            raise ArgumentError(None, problem._replace(file=str(path)).seal()) from error
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Checks a configuration; at the end also that nothing is null that must not be."""
+        namespace = args[0] if args else kwargs["namespace"]
+        with _at_the_end(self):
+            if _final.get():
+                self._refuse_misread(namespace)
+            super().validate(*args, **kwargs)
+
+    def _refuse_misread(self, namespace: Namespace) -> None:
+        for action in self._actions:
+            hint = getattr(action, "_typehint", None)
+            if hint is None or action.dest not in namespace:
+                continue
+            parts, value = alternatives(hint), namespace[action.dest]
+            if value is None and action.default is not None and not {NoneType, Any, object} & {*parts}:
+                raise TypeError(Problem((action.dest,), refusal(hint, None, True)).seal())
+            if isinstance(value, dict) and (wrong := not_text_keys(hint, value)):
+                raise TypeError(Problem((action.dest,), wrong).seal())
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises an error that holds the problem."""
+        super().error(self._problem(message).seal(), ex)
+
+    def _problem(self, message: str) -> Problem:
+        sealed, key = unseal(message), _KEY.search(message.partition("\x02")[0])
+        action = None if key is None else self._action(key[1])
+        if sealed is not None:
+            if key is None or key[1] == sealed.path:
+                return sealed
+            many = action is not None and "list" in str(getattr(action, "_typehint", ""))[:40].lower()
+            outer = f"{key[1]}[]" if many else key[1]
+            return sealed._replace(keys=(outer, "init_args", *sealed.keys))
+        if required := _REQUIRED.search(message):
+            return self._missing(required[1].split(", "))
+        if choice := _CHOICE.search(message):
+            names = choice[3].replace("'", "").split(", ")
+            return Problem(
+                (), f"{choice[1]}: there is no '{choice[2]}'; {did_you_mean(choice[2], names, 'choices')}"
+            )
+        if alone := _NO_VALUE.search(message):
+            return Problem((), f"{alone[1].rpartition('/')[2]} needs a value behind it")
+        if "unrecognized arguments: " in message:
+            return Problem((), self._unrecognized(message.partition("unrecognized arguments: ")[2].split()))
+        if (unknown := _UNKNOWN.search(message)) and "not accept" in message:
+            option = f"{unknown[1]}.{unknown[2]}" if unknown[1] else unknown[2]
+            options = self._options()
+            hint = option_hint(option, options).replace("--", "")
+            tops = sorted({name.partition(".")[0] for name in options})
+            return Problem(
+                (option,), f"there is no such option; {hint or did_you_mean(option, tops, 'options')}"
+            )
+        if key is not None and action is not None:
+            return Problem((key[1],), reason(getattr(action, "_typehint", None), message))
+        if key is not None:
+            return Problem((key[1],), last(message[key.end() :]))
+        return Problem((), last(message))
+
+    def _missing(self, names: Sequence[str]) -> Problem:
+        plain = [_VERB.sub("", name) for name in names]
+        if plain != [*names]:
+            return Problem((), f"{' and '.join(plain)} missing; give them by --config experiments/NAME.yaml")
+        if getattr(self, "_inner_parser", False):
+            if len(names) == 1:
+                return Problem((names[0],), "needs a value: it is missing or null")
+            return Problem((), f"{', '.join(names)} need values: they are missing or null")
+        options = {action.dest: action.option_strings for action in self._actions}
+        told = [options[name][-1] if options.get(name) else name.upper() for name in names]
+        return Problem((), f"{' and '.join(told)} must be given")
+
+    def _unrecognized(self, words: Sequence[str]) -> str:
+        word = next((word for word in words if word.startswith("-")), words[0])
+        option = word.partition("=")[0]
+        if option.startswith("-"):
+            hint = option_hint(option.lstrip("-"), self._options())
+            return f"there is no option {option}; {hint or f'`{self._program} --help` lists the options'}"
+        path = Path(word)
+        if path.suffix in {".ckpt", ".safetensors"}:
+            return f"'{word}' stands alone; write --checkpoint {word}"
+        if path.suffix in {".yaml", ".yml"}:
+            return f"'{word}' stands alone; write --config {word}"
+        return f"'{word}' belongs to no option; quote values that hold spaces, as in --option 'a b'"
+
+    @property
+    def _program(self) -> str:
+        return self._verb().prog.replace(" [options]", "")
+
+    def _options(self) -> list[str]:
+        """Lists dotted options: our own, those of the verb, and those of classes that the verb may build."""
+        parser = self._verb()
+        names = [*parser.also]
+        for action in parser._actions:
+            names += [word.removeprefix("--") for word in action.option_strings if word.startswith("--")]
+            if parser.prog and action.dest in {"model", "data"}:
+                kinds = contracts(getattr(action, "_typehint", None))
+                for cls in class_names(kinds).values():
+                    names += [f"{action.dest}.init_args.{name}" for name in init_options(cls)]
+        return [name for name in dict.fromkeys(names) if name != "help" and not name.endswith("+")]
+
+    def _verb(self) -> "ExplainedParser":
+        for action in self._actions:
+            parsers = getattr(action, "_name_parser_map", None)
+            words = getattr(self, "args", None) or []
+            if parsers and words and words[0] in parsers:
+                verb: ExplainedParser = parsers[words[0]]
+                return verb
+        return self
+
+    def _action(self, key: str) -> Any:
+        parser = self._verb()
+        return next((action for action in parser._actions if action.dest in {key, key.partition(".")[2]}), None)
+
+
+@contextmanager
+def _at_the_end(parser: ArgumentParser) -> Iterator[None]:
+    """Marks the check of a whole configuration, which the outermost parser begins."""
+    outermost = hasattr(parser, "args") and not getattr(parser, "_inner_parser", False)
+    token = _final.set(_final.get() or outermost)
+    try:
+        yield
+    finally:
+        _final.reset(token)
+
+
+def _told(problem: Problem, words: Sequence[str], texts: dict[str, str]) -> str:
+    """Writes the line that the user sees."""
+    path = _VERB.sub("", problem.path)
+    place = _place(path, problem.file, words, texts)
+    return f"{path}: {problem.reason}{place}" if path else f"{problem.reason}{place}"
+
+
+def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) -> str:
+    """Finds the file and the line that hold a value which was refused."""
+    typed = [word.partition("=")[0].removeprefix("--").removesuffix("+") for word in words if word[:2] == "--"]
+    if not file and any(path == one or path.startswith(f"{one}.") for one in typed if one != "config"):
+        return ""
+    keys = re.sub(r"\[\].*", "", path).split(".")
+    for name in [file] if file else reversed(texts):
+        text = texts.get(name)
+        line = None if text is None else line_of(text, keys)
+        if line is not None:
+            return f" ({name}, line {line})"
+    return f" ({file})" if file else ""
