@@ -52,7 +52,11 @@ def _read_config(value: str) -> str:
     check_yaml(text, value)
     root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if not isinstance(root, yaml.MappingNode):
-        kind = "is empty" if root is None else f"holds {'a list' if root.id == 'sequence' else 'text'} only"
+        kind = (
+            "is empty"
+            if root is None
+            else f"holds {'a list' if isinstance(root, yaml.SequenceNode) else 'text'} only"
+        )
         raise ValueError(f"{value} {kind}; a configuration has keys, such as model, data and trainer")
     return text
 

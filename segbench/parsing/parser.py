@@ -76,11 +76,14 @@ class ExplainedParser(ArgumentParser):
     Abbreviated options are refused: what an abbreviation means would change with every new option.
     """
 
-    also: tuple[str, ...] = ()  # options that are taken off the command line before it is parsed
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As the base class; without abbreviations, and without exiting the process."""
         super().__init__(*args, **{"allow_abbrev": False, "exit_on_error": False} | kwargs)
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """Names options that are taken off the command line before it is parsed."""
+        return ()
 
     def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parses a command line; of the outermost parser errors are for the user."""
@@ -88,12 +91,14 @@ class ExplainedParser(ArgumentParser):
         if getattr(self, "_inner_parser", False):  # jsonargparse writes out what it has read: null as None
             args = words = [re.sub(r"=None$", "=null", word) for word in words]
         with self._explained(words, {} if _within.get() else check_words(words)):
-            return super().parse_args(args, namespace, **kwargs)
+            parsed: Namespace = super().parse_args(args, namespace, **kwargs)
+            return parsed
 
     def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
         """Parses what a program made or read; of the outermost parser errors are for the user."""
         with self._explained([], {}):
-            return super().parse_object(*args, **kwargs)
+            parsed: Namespace = super().parse_object(*args, **kwargs)
+            return parsed
 
     @contextmanager
     def _explained(self, words: list[str], texts: dict[str, str]) -> Iterator[None]:
@@ -112,7 +117,8 @@ class ExplainedParser(ArgumentParser):
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parses a file; what is wrong in it is known to be there."""
         try:
-            return super().parse_path(path, *args, **kwargs)
+            parsed: Namespace = super().parse_path(path, *args, **kwargs)
+            return parsed
         except ArgumentError as error:
             problem = unseal(str(error))
             if problem is None or problem.file:

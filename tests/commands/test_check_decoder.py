@@ -105,7 +105,7 @@ def test_necks_come_in_between(folder, capsys):
         (["nowhere.MyDecoder"], "No module named 'nowhere'"),
         (["segbench.necks.mean_shift.MeanShift"], "to be a subclass of <class 'Decoder'>"),
         (["segbench.decoders.base.Decoder"], "abstract"),
-        (["my_decoders.MyDecoder", "--init_args.widht", "16"], "Option 'widht' is not accepted"),
+        (["my_decoders.MyDecoder", "--init_args.widht", "16"], "did you mean width?"),
         (["my_decoders.MyDecoder", "--init_args.width", "wide"], "width"),
         (["my_decoders.NeedsWidth"], "depth"),
         (["my_decoders.Stumbles"], "the decoder cannot be built: IndexError"),

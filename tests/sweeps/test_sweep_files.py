@@ -264,7 +264,7 @@ REFUSED = {
     "a grid without end": ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "no grid covers"),
     "an empty range": (
         {"method": "random", "run_cap": 1, "parameters": {"a": {"min": 2, "max": 1}}},
-        "no range",
+        "min 2 is above max 1; swap them",
     ),
     "another rule": ({"early_terminate": {"type": "envelope"}}, "write {type: hyperband, min_iter: 3}"),
 }
