@@ -636,7 +636,10 @@ def test_default_dataset_missing_names_tree_source_and_overlay(tmp_path, monkeyp
 
 
 MISTAKES = {
-    "unknown key": (["--model.init_args.decodr", "3"], "model.init_args.decodr: there is no such option; did you mean decoder"),
+    "unknown key": (
+        ["--model.init_args.decodr", "3"],
+        "model.init_args.decodr: there is no such option; did you mean decoder",
+    ),
     "unknown option of a part": (
         ["--model.init_args.encoder.init_args.droput", "1"],
         "there is no such option",
