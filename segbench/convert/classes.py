@@ -5,7 +5,8 @@ from pathlib import Path
 from segbench.convert.network import Network
 from segbench.data.ade20k import ADE20K_SPEC
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
-from segbench.data.class_table import read_lines, read_table
+from segbench.data.class_files import read_rows
+from segbench.data.class_table import read_table
 from segbench.data.spec import Color, default_palette
 
 # In the order of Segmenter's segm/data/config/pascal_context.yml (https://github.com/rstrudel/segmenter), which
@@ -46,7 +47,7 @@ def name_classes(network: Network, file: Path | None) -> tuple[list[str], list[l
     if file is not None:
         if not file.is_file():
             raise FileNotFoundError(f"--classes: there is no file {file}")
-        table = read_table(read_lines(file.absolute().parent, file.name))
+        table = read_table(read_rows(file.absolute().parent, file.name))
         names, colors = [entry.name for entry in table], [list(entry.color) for entry in table]
         if (
             len(names) != number

@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from segbench.data.files import read_text
+from segbench.data.class_files import Row, without_ignore
 from segbench.data.spec import FILE_IDS, Color, DatasetSpec, default_palette
 
-_LINE = re.compile(r"((?:\d+[\s,]+)*)(.*)")
 _COLOR = re.compile(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)")
 
 
@@ -26,74 +24,57 @@ class Entry(NamedTuple):
     color: Color
 
 
-def read_lines(root: Path, file: str) -> list[str]:
-    """Reads a table of classes, one per line; empty lines are passed over.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not UTF-8.
-    """
-    path = root / file
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}: give the dataset's by --data.init_args.root DIR")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}: write the class names into it, one per line in the order of their ids, or give"
-            " --data.init_args.classes '[sky, road, …]'"
-        )
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-
-
-def read_table(lines: Sequence[str], palette: Sequence[Color] | None = None) -> list[Entry]:
-    """Understands lines `name`, `id name`, `R G B name` or `id R G B name`, all of one kind.
+def read_table(rows: Sequence[Row], palette: Sequence[Color] | None = None) -> list[Entry]:
+    """Completes the rows of a list, all of one kind: with ids or without, with colours or without.
 
     Args:
-        lines: Where they name no id, it is the line's number, from 0.
-        palette: Colours, where lines name none; by default distinct ones.
+        rows: Where they name no id, it is the place in the list, from 0.
+        palette: Colours, where rows name none; by default distinct ones.
 
     Returns:
-        One entry for each line.
+        One entry for each class.
 
     Raises:
-        ValueError: If lines differ in kind, an id occurs twice, or the number of colours is another.
+        ValueError: If rows differ in kind, an id or name occurs twice, or the number of colours is another.
     """
-    numbers, names = [], []
-    for line in lines:
-        if line.startswith("#"):
-            raise ValueError(f"classes: '{line}' begins with '#', but a line is a class: take comments out")
-        if re.search(r"[^\s\d,].*(,\s*\d|\s\d+\s+\d+\s+\d+$)", line):
-            raise ValueError(
-                f"classes: '{line}' has numbers behind the name: write 'R G B name', as in '128 64 128 road'"
-            )
-        if re.match(r"\d+\s*[:;=.)]\s*[^\s\d]", line):
-            raise ValueError(f"classes: '{line}' has a sign behind the id: write 'id name', as in '7 road'")
-        found = _LINE.fullmatch(line)
-        numbers.append([int(number) for number in re.findall(r"\d+", found[1])] if found else [])
-        names.append(found[2] if found else line)
-    kinds = {len(row) for row in numbers}
-    if kinds == {0, 1}:
-        numbered, bare = (lines[[len(row) for row in numbers].index(count)] for count in (1, 0))
-        raise ValueError(
-            f"classes: '{numbered}' has an id and '{bare}' has none: give ids to all lines or to none, and"
-            " write a name that begins with a number as '2-wheeler'"
-        )
-    if len(kinds) != 1 or not kinds <= {0, 1, 3, 4} or not all(names):
-        raise ValueError(
-            f"classes: {list(lines)[:4]}… must be all 'name', 'id name', 'R G B name' or 'id R G B name'"
-        )
-    (kind,) = kinds
-    if kind >= 3 and palette:
+    rows = without_ignore(rows)
+    if not rows:
+        raise ValueError("classes: there is none: name them, one per line in the order of their ids")
+    _check_alike(rows)
+    if rows[0].color and palette:
         raise ValueError("classes and palette both give colours: take them out of one")
-    if palette and len(palette) != len(names):
-        raise ValueError(f"palette has {len(palette)} colours for {len(names)} classes")
-    colors = [row[-3:] for row in numbers] if kind >= 3 else palette or default_palette(len(names))
-    file_ids = [row[0] for row in numbers] if kind in {1, 4} else list(range(len(names)))
-    twice = {file_id for file_id in file_ids if file_ids.count(file_id) > 1}
-    if twice or (kind == 0 and len(set(names)) < len(names)):
+    if palette and len(palette) != len(rows):
+        raise ValueError(f"palette has {len(palette)} colours for {len(rows)} classes")
+    colors = palette or default_palette(len(rows))
+    seen: set[int | str] = set()
+    entries = []
+    for i, row in enumerate(rows):
+        entry = Entry(row.name, i if row.file_id is None else row.file_id, _as_color(row.color or colors[i]))
+        # Several ids or colours may be one class, but not several lines of its name alone.
+        key: int | str = row.name if row.file_id is None and row.color is None else entry.file_id
+        if key in seen:
+            what = f"'{key}'" if isinstance(key, str) else f"id {key}"
+            raise ValueError(f"{row.place}: {what} occurs twice: each class needs its own")
+        seen.add(key)
+        entries.append(entry)
+    return entries
+
+
+def _check_alike(rows: Sequence[Row]) -> None:
+    first = rows[0]
+    for row in rows:
+        if (row.file_id is None, row.color is None) == (first.file_id is None, first.color is None):
+            continue
+        numbered, bare = (first, row) if row.file_id is None else (row, first)
+        if numbered.color is None and bare.color is None:
+            raise ValueError(
+                f"{row.place}: '{numbered.file_id} {numbered.name}' has an id and '{bare.name}' has none: give"
+                " ids to all lines or to none, and write a name that begins with a number as '2-wheeler'"
+            )
         raise ValueError(
-            f"classes: {f'id {min(twice)}' if twice else 'a name'} occurs twice: each needs its own"
+            f"{row.place}: '{first.name}' and '{row.name}' must be all 'name', 'id name', 'R G B name' or"
+            " 'id R G B name'"
         )
-    return [Entry(*row) for row in zip(names, file_ids, map(_as_color, colors), strict=True)]
 
 
 def training_spec(

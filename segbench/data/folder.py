@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 from segbench.data.base import DatasetSpec, Layout, SegmentationDataModule, Split
-from segbench.data.class_table import read_lines, read_table, training_spec
+from segbench.data.class_files import read_rows, rows_of
+from segbench.data.class_table import read_table, training_spec
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.indexed_masks import Reading
 from segbench.data.scene import class_names, scene_palette
@@ -57,8 +58,9 @@ class FolderDataModule(SegmentationDataModule):
 
         Args:
             root: Folder of the dataset.
-            classes: Lines `name` in the order of ids, `id name`, `R G B name` or `id R G B name`; or a file of
-                them below the root. Numbered lines of one name are one class.
+            classes: Lines `name` in the order of ids, `id name`, `R G B name` or `id R G B name`; or a file
+                below the root: such lines, CSV with a header, or a list of CVAT, labelme, Ultralytics or COCO.
+                Numbered lines of one name are one class.
             palette: RGB colours in the same order; by default distinct ones. Masks may be painted in them.
             ignore_index: Label of pixels without a class.
             images: Folder of images below the root, with `{split}` in it; of several the first that exists.
@@ -93,9 +95,9 @@ class FolderDataModule(SegmentationDataModule):
             FileNotFoundError: If the file of class names is missing.
             ValueError: If options contradict each other or the data.
         """
-        lines = read_lines(Path(root).expanduser(), classes) if isinstance(classes, str) else classes
+        rows = read_rows(Path(root).expanduser(), classes) if isinstance(classes, str) else rows_of(classes)
         self.spec, colors = training_spec(
-            read_table(lines, palette), merge or {}, ignore or [], ignore_index, remap or {}
+            read_table(rows, palette), merge or {}, ignore or [], ignore_index, remap or {}
         )
         parallel = FolderLayout(
             _as_tuple(images),

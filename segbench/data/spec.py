@@ -18,7 +18,9 @@ from segbench.printable import CONTROLS, printable
 Split = Literal["train", "val", "test", "predict"]
 Color = tuple[int, int, int]
 
-FILE_IDS = 1 << 16  # a mask file holds at most 16 bits per pixel
+FILE_IDS = 1 << 16
+"""Ids that a table is made for. Others, such as nodata of -9999 or 4294967295, are looked up one by one."""
+_LOWEST, _HIGHEST = -(1 << 31), (1 << 32) - 1  # of the integers in raster files
 
 
 class _ByteLabels(NamedTuple):
@@ -62,10 +64,11 @@ class DatasetSpec:
                 f" {self.num_classes} to {FILE_IDS - 1}, which is no class"
             )
         for file_id, label in self.remap.items():
-            if not (0 <= file_id < FILE_IDS and (0 <= label < self.num_classes or label == self.ignore_index)):
+            is_label = 0 <= label < self.num_classes or label == self.ignore_index
+            if not (_LOWEST <= file_id <= _HIGHEST and is_label):
                 raise ValueError(
                     f"remap {{{file_id}: {label}}}: labels go from 0 to {self.num_classes - 1}, or"
-                    f" {self.ignore_index} for no class; ids of files from 0 to {FILE_IDS - 1}"
+                    f" {self.ignore_index} for no class; ids of files from {_LOWEST} to {_HIGHEST}"
                 )
 
     @property
@@ -81,7 +84,9 @@ class DatasetSpec:
     @property
     def class_ids(self) -> list[int]:
         """Ids of label files that mean a class."""
-        return [int(i) for i in np.flatnonzero((self._labels >= 0) & (self._labels != self.ignore_index))]
+        inside = np.flatnonzero((self._labels >= 0) & (self._labels != self.ignore_index))
+        outside = (i for i, label in self._outside.items() if label != self.ignore_index)
+        return sorted([*map(int, inside), *outside])
 
     @property
     def described_ids(self) -> str:
@@ -99,8 +104,14 @@ class DatasetSpec:
             labels[: self.num_classes] = np.arange(self.num_classes)
         labels[self.ignore_index] = self.ignore_index
         for file_id, label in self.remap.items():
-            labels[file_id] = label
+            if 0 <= file_id < FILE_IDS:
+                labels[file_id] = label
         return labels
+
+    @cached_property
+    def _outside(self) -> dict[int, int]:
+        """Training id of the other ids that have one."""
+        return {i: label for i, label in self.remap.items() if not 0 <= i < FILE_IDS}
 
     @cached_property
     def _byte_labels(self) -> "_ByteLabels | None":
@@ -136,11 +147,16 @@ class DatasetSpec:
             label = np.asarray(cv2.LUT(array, self._byte_labels.table), np.uint8)
             if not (label == self._byte_labels.unknown).any():
                 return label
-        present = present_ids(array)
-        unknown = [int(i) for i in present if not (0 <= i < FILE_IDS and self._labels[i] >= 0)]
+        present = present_ids(array).tolist()
+        unknown = [i for i in present if (self._labels[i] < 0 if 0 <= i < FILE_IDS else i not in self._outside)]
         if unknown:
             raise ValueError(self._complain(unknown))
-        return np.asarray(self._labels[array], self.dtype)
+        if not present or 0 <= present[0] <= present[-1] < FILE_IDS:
+            return np.asarray(self._labels[array], self.dtype)
+        label = np.asarray(self._labels[np.where((array < 0) | (array >= FILE_IDS), 0, array)], self.dtype)
+        for i, training_id in self._outside.items():
+            label[array == i] = training_id
+        return label
 
     def encode(self, label: NDArray[np.integer]) -> NDArray[np.integer]:
         """Turns training ids into ids of a label file; `decode` gives them back.
@@ -164,8 +180,10 @@ class DatasetSpec:
         remedy = {**(self.remap if len(self.remap) < 32 else {}), **dict.fromkeys(unknown, self.ignore_index)}
         shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
         line = f"label {shown} with {self.num_classes} classes ({self.described_ids})"
-        if len(unknown) > 32 or not 0 <= unknown[0] <= unknown[-1] < FILE_IDS:
+        if len(unknown) > 32:
             return f"{line}: these look like grey values, not class ids; save one class id per pixel"
+        if unknown[0] < 0:
+            line += ", and negative numbers are not class ids"
         return f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"
 
 

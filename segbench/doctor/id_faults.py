@@ -306,10 +306,11 @@ def _out_of_range(
     n = spec.num_classes
     shown = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
     if unknown[0] < 0 and len(unknown) <= _GREY_VALUES:
-        text = f"masks hold {shown}, and ids are never negative"
-        advice = f"write {spec.ignore_index} where there is no class"
+        text = f"masks hold {shown}, and negative numbers are not class ids"
+        remap = dict.fromkeys((i for i in unknown if i < 0), spec.ignore_index)
+        advice = f"if these mean no class, let remap be {remap}"
         return Finding("error", "ids out of range", text, advice=advice)
-    if len(unknown) > _GREY_VALUES or unknown[0] < 0 or unknown[-1] > 0xFFFF:
+    if len(unknown) > _GREY_VALUES:
         text = f"masks hold {len(present)} different numbers ({shown}): grey values, not the ids of {n} classes"
         advice = "save one class id per pixel; masks resized with interpolation look like this as well"
         return Finding("error", "grey values", text, advice=advice)

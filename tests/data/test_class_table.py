@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segbench.data.class_files import read_rows, rows_of
 from segbench.data.class_table import read_table, training_spec
 from segbench.data.color_masks import ids_of_colors
 from segbench.data.folder import FolderDataModule
@@ -44,7 +45,7 @@ def labels(data):
 def test_lines_of_a_table(lines, expected):
     palette = default_palette(2)
     whole = [entry if len(entry) == 3 else (*entry, palette[i]) for i, entry in enumerate(expected)]
-    assert read_table(lines) == whole
+    assert read_table(rows_of(lines)) == whole
 
 
 def test_a_table_in_a_file(tmp_path):
@@ -124,7 +125,9 @@ def test_merged_classes_may_be_ignored_too(tmp_path):
 
 
 def test_what_is_written_is_read_again():
-    spec, _ = training_spec(read_table(["7 sky", "26 car", "27 bus"]), {"vehicle": ["car", "bus"]}, [0, 1])
+    spec, _ = training_spec(
+        read_table(rows_of(["7 sky", "26 car", "27 bus"])), {"vehicle": ["car", "bus"]}, [0, 1]
+    )
     assert spec.encode(np.array([[0, 1, 255]])).tolist() == [[7, 26, 0]]
     assert spec.decode(spec.encode(np.array([[0, 1, 255]]))).tolist() == [[0, 1, 255]]
 
@@ -215,10 +218,84 @@ def test_one_colour_for_two_classes_matters_in_painted_masks_only(tmp_path):
         ({"classes": ["1) sky"]}, "has a sign behind the id"),
         ({"classes": ["# mine", "road"]}, "'# mine' begins with '#'.*take comments out"),
         ({"classes": ["7 a", "7 b"]}, "id 7 occurs twice"),
-        ({"classes": ["a", "a"]}, "a name occurs twice"),
+        ({"classes": ["a", "a"]}, "'a' occurs twice"),
     ],
 )
 def test_contradictions_are_one_line(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         folder(tmp_path, [[0]], **arguments)
     assert "\n" not in str(error.value)
+
+
+ADE = "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.15\t9\t7\t1\twall\n2\t0.1\t6\t6\t1\tbuilding, edifice\n"
+CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nsports car:10,20,30:door,wheel:drive\n"
+READ = [
+    ("labels.txt", "__ignore__\n_background_\nred\n", [("_background_", 0), ("red", 1)]),
+    ("labelmap.txt", CVAT, [("background", 0, (0, 0, 0)), ("sports car", 1, (10, 20, 30))]),
+    ("labelmap.txt", CVAT.partition("\n")[2], [("background", 0, (0, 0, 0)), ("sports car", 1, (10, 20, 30))]),
+    ("data.yaml", "path: x\nnc: 2\nnames: [bg, 3d model]\n", [("bg", 0), ("3d model", 1)]),
+    ("data.yml", "names:\n  0: bg\n  5: car\n", [("bg", 0), ("car", 5)]),
+    ("coco.json", '{"images": [], "categories": [{"id": 3, "name": "car", "isthing": 1}]}', [("car", 3)]),
+    ("config.json", '{"id2label": {"0": "bg", "1": "car"}}', [("bg", 0), ("car", 1)]),
+    ("label2id.json", '{"bg": 0, "car": 4}', [("bg", 0), ("car", 4)]),
+    ("names.json", '["bg", "7 up"]', [("bg", 0), ("7 up", 1)]),
+    ("objectInfo150.txt", ADE, [("wall", 1), ("building, edifice", 2)]),
+    ("dict.csv", "name,r,g,b\nbg,0,0,0\ncar, 64,0,128\n", [("bg", 0, (0, 0, 0)), ("car", 1, (64, 0, 128))]),
+    ("c.csv", 'ID;Class;Color\n0;bg;#000001\n2;"a; b";9 8 0\n', [("bg", 0, (0, 0, 1)), ("a; b", 2, (9, 8, 0))]),
+    ("c.csv", "label,name\n0,bg\n1,car\n", [("bg", 0), ("car", 1)]),
+    ("c.txt", "\ufeffbg  \r\n\r\ncar\t\r\n", [("bg", 0), ("car", 1)]),
+    ("c.txt", "1 road\n2 car\n", [("road", 1), ("car", 2)]),
+    ("c.txt", "0,bg\n7,car\n", [("bg", 0), ("car", 7)]),
+    ("c.txt", "-1 void\n0 car\n", [("void", -1), ("car", 0)]),
+    ("c.txt", "level 1\nlevel 2\n", [("level 1", 0), ("level 2", 1)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "expected"), READ)
+def test_lists_of_classes_that_tools_write(tmp_path, file, text, expected):
+    (tmp_path / file).write_text(text, encoding="utf-8", newline="")
+    entries = read_table(read_rows(tmp_path, file))
+    palette = default_palette(len(expected))
+    assert entries == [entry if len(entry) == 3 else (*entry, palette[i]) for i, entry in enumerate(expected)]
+
+
+REFUSED = [
+    ("c.txt", "road\n__ignore__\n", "line 2: '__ignore__' is not a class"),
+    ("c.txt", "255 __ignore__\n0 road\n", "line 1: '__ignore__' is not a class"),
+    ("c.txt", "name\nsky\n", "line 1: 'name' looks like a header"),
+    ("c.txt", "road 0\ncar 1\n", "line 1: 'road 0', like all lines, has a number behind the name: .*'id name'"),
+    ("c.txt", "road\t0\ncar\t1\n", "has a number behind the name"),
+    ("c.txt", "road,0\ncar,1\n", "line 1: 'road,0' has a number behind the name: write 'id name'"),
+    ("c.txt", "sky\n# trees\ntree\n", "line 2: '# trees' begins with '#'"),
+    ("c.txt", "#ff0000 road\n", "begins with '#'"),
+    ("c.txt", "0\troad\tdrivable\n", r"line 1: .*other columns need a first line"),
+    ("c.txt", "- road\n- car\n", "line 1: '- road' is not a plain name"),
+    ("c.txt", "['road', 'car']\n", "is not a plain name"),
+    ("c.txt", "names:\n  0: road\n", "line 1: 'names:' is not a plain name"),
+    ("c.txt", "road,\ncar,\n", "line 1: 'road,' is not a plain name"),
+    ("c.txt", "21\nroad\n", "line 1: '21' is a number without a name"),
+    ("c.txt", "\n\n", "there is none"),
+    ("c.txt", CVAT + "road 1 2 3\n", "line 4: 'road 1 2 3' is not 'label:color_rgb"),
+    ("c.csv", "name,pixels\nroad,7\ncar,9\n", "line 1: column 'pixels' may be the id"),
+    ("c.csv", "id,index,name\n0,1,road\n1,2,car\n", "line 1: has columns id, index of ids"),
+    ("c.csv", "id,name\n0,road\n1,car,x\n", "line 3: '1,car,x' has 3 columns, line 1 has 2"),
+    ("c.csv", "id,name\n0,road\none,car\n", "line 3: 'one' is not a whole number"),
+    ("c.csv", "name,color\nroad,red\n", "line 2: 'red' is not a colour"),
+    ("c.csv", "id,name\n0,road\n0,car\n", "line 3: id 0 occurs twice"),
+    ("data.yaml", "nc: 3\nnames: [a, b]\n", "nc is 3, but there are 2 names"),
+    ("data.yaml", "names: [off, on]\n", "False is not a name: put it in quotes"),
+    ("data.yaml", "names: [a, a]\n", "'a' occurs twice"),
+    ("data.yaml", "train: x\n", "has neither names nor categories"),
+    ("data.yaml", "names: [a\n", "is damaged"),
+    ("meta.json", '{"classes": [{"title": "road", "color": "#FF0000"}]}', "neither names nor categories"),
+    ("meta.json", '[{"title": "road"}]', "each class needs id and name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "message"), REFUSED)
+def test_lists_that_may_mean_something_else_are_refused_by_line(tmp_path, file, text, message):
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        read_table(read_rows(tmp_path, file))
+    assert "\n" not in str(error.value)
+    assert file in str(error.value) or message == "there is none"

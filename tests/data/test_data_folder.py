@@ -310,3 +310,23 @@ def test_the_readmes_folder_is_read_as_it_stands(tmp_path):
     data = module(tmp_path, splits={"val": 0.1, "test": 0.1})
     data.setup("fit")
     assert sum(len(data.dataset(split)) for split in ("train", "val", "test")) == 12
+
+
+@pytest.mark.parametrize("value", [-1, -9999, -(2**31), 65535, 2**31 - 1])
+def test_nodata_is_named_and_read_as_no_class_where_options_say_so(tmp_path, value):
+    truth = np.array([[0, 1, 2, value], [value, 2, 1, 0]], np.int32)
+    save(tmp_path / "images/train/a.png", np.zeros((2, 4, 3)))
+    (tmp_path / "masks/train").mkdir(parents=True)
+    Image.fromarray(truth).save(tmp_path / "masks/train/a.tif")
+
+    def read(classes, **options):
+        return module(tmp_path, classes=classes, **options).dataset("train").read(0).label.tolist()
+
+    with pytest.raises(ValueError, match=rf"a\.tif: label {value} with 3 classes .*{value}: 255") as error:
+        read(CLASSES)
+    assert ("negative numbers are not class ids" in one_line(error)) == (value < 0)
+    for options in ({"ignore": [value]}, {"remap": {value: 255}}):
+        assert read(CLASSES, **options) == [[0, 1, 2, 255], [255, 2, 1, 0]]
+    assert read(CLASSES, ignore=[value, 2]) == [[0, 1, 255, 255], [255, 255, 1, 0]]
+    assert read([*CLASSES, "void"], remap={value: 3}) == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    assert read([f"{value} void", "0 a", "1 b", "2 c"]) == [[1, 2, 3, 0], [0, 3, 2, 1]]

@@ -83,7 +83,7 @@ def test_a_label_that_no_file_can_hold_is_not_written():
         ({"ignore_index": -1}, "ignore_index=-1"),
         ({"remap": {0: -1}}, r"remap \{0: -1\}"),
         ({"remap": {0: 3}}, r"remap \{0: 3\}"),
-        ({"remap": {-1: 0}}, r"remap \{-1: 0\}"),
+        ({"remap": {-(2**40): 0}}, r"remap \{-1099511627776: 0\}"),
     ],
 )
 def test_refuses_contradictions(arguments, message):

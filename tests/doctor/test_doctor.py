@@ -549,7 +549,7 @@ def empty_train(d):
         (other_table, "ids out of range", "masks hold 3, but the 3 classes have ids 1, 2, 4"),
         (merged_from_one, "ids out of range", "masks hold 3, but the 2 classes have ids 0, 1, 2"),
         (table_from_one, "ids out of range", "masks hold 0, but the 3 classes have ids 1, 2, 3"),
-        (negative, "ids out of range", "write 255 where there is no class"),
+        (negative, "ids out of range", "let remap be {"),
         (empty_train, "missing split", ""),
     ],
 )
