@@ -184,7 +184,7 @@ def _rows_of_columns(lines: Sequence[tuple[str, str]]) -> list[Row]:
             _integer(where, columns[file_id][i])
         found: tuple[int, ...] | None = None
         if all(channels):
-            found = tuple(_integer(where, columns[channel][i]) for channel in channels)  # type: ignore[index]
+            found = tuple(_integer(where, columns[channel][i]) for channel in channels)
         elif color:
             found = _color(where, columns[color][i])
         rows.append(Row(columns[name][i], int(columns[file_id][i]) if file_id else None, found, where))

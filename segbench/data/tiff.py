@@ -23,6 +23,7 @@ _LOSSLESS = {CODEC.NONE, CODEC.LZW, CODEC.ADOBE_DEFLATE, CODEC.DEFLATE, CODEC.PA
 _LOSSLESS |= {CODEC.CCITTRLE, CODEC.CCITTFAX3, CODEC.CCITTFAX4, CODEC.PNG}
 _GREY = {COLOR.MINISWHITE, COLOR.MINISBLACK}
 _ALPHA = {1, 2}  # of the tag ExtraSamples: premultiplied or not
+_LARGEST_ID = 2.0**32
 _MASK_PAGE = 4  # of the tag NewSubfileType
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file is raised
@@ -66,7 +67,7 @@ def read_ids(data: bytes) -> NDArray[np.integer]:
             )
         if page.samplesperpixel != 1 or page.photometric not in {*_GREY, COLOR.PALETTE, COLOR.MASK}:
             raise _not_ids(f"{_bands(page)}, {_name(COLOR, page.photometric)}")
-        if page.dtype is None or page.dtype.kind not in "bui":
+        if page.dtype is None or page.dtype.kind not in "buif":
             raise _not_ids(str(page.dtype))
         if page.photometric == COLOR.MINISWHITE and page.bitspersample > 1:
             raise UnsupportedImageError(
@@ -75,7 +76,19 @@ def read_ids(data: bytes) -> NDArray[np.integer]:
         array = _samples(page, data)
     if array.dtype == bool:
         return np.asarray(array != (page.photometric == COLOR.MINISWHITE), np.uint8)
-    return np.asarray(array)
+    return _whole(array) if array.dtype.kind == "f" else np.asarray(array)
+
+
+def _whole(array: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Makes integers of floating-point ids, as tools that burn polygons into rasters write them."""
+    if missing := int(np.count_nonzero(np.isnan(array))):
+        raise UnsupportedImageError(
+            f"holds NaN in {missing} pixels: write a number there, such as -1, and name it in ignore"
+        )
+    fractions = (array != np.rint(array)) | (np.abs(array) > _LARGEST_ID)
+    if fractions.any():
+        raise _not_ids(f"{array.dtype}, such as {array[fractions][0]:.6g}")
+    return array.astype(np.int64)
 
 
 def bits_per_sample(data: bytes) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -312,16 +313,24 @@ def test_the_readmes_folder_is_read_as_it_stands(tmp_path):
     assert sum(len(data.dataset(split)) for split in ("train", "val", "test")) == 12
 
 
-@pytest.mark.parametrize("value", [-1, -9999, -(2**31), 65535, 2**31 - 1])
-def test_nodata_is_named_and_read_as_no_class_where_options_say_so(tmp_path, value):
-    truth = np.array([[0, 1, 2, value], [value, 2, 1, 0]], np.int32)
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("int8", -1), ("int16", -1), ("int16", -9999), ("int32", -(2**31)), ("float32", -9999), ("float64", 255.0)]
+    + [("uint16", 65535), ("uint32", 2**32 - 1), ("float32", 65535)],
+)
+def test_nodata_is_named_and_read_as_no_class_where_options_say_so(tmp_path, kind, value):
+    value, number = int(value), value
+    truth = np.array([[0, 1, 2, number], [number, 2, 1, 0]], kind)
     save(tmp_path / "images/train/a.png", np.zeros((2, 4, 3)))
     (tmp_path / "masks/train").mkdir(parents=True)
-    Image.fromarray(truth).save(tmp_path / "masks/train/a.tif")
+    tifffile.imwrite(tmp_path / "masks/train/a.tif", truth)
 
     def read(classes, **options):
         return module(tmp_path, classes=classes, **options).dataset("train").read(0).label.tolist()
 
+    if value == 255:  # floating-point ids are ids
+        assert read(CLASSES) == [[0, 1, 2, 255], [255, 2, 1, 0]]
+        return
     with pytest.raises(ValueError, match=rf"a\.tif: label {value} with 3 classes .*{value}: 255") as error:
         read(CLASSES)
     assert ("negative numbers are not class ids" in one_line(error)) == (value < 0)
@@ -330,3 +339,16 @@ def test_nodata_is_named_and_read_as_no_class_where_options_say_so(tmp_path, val
     assert read(CLASSES, ignore=[value, 2]) == [[0, 1, 255, 255], [255, 255, 1, 0]]
     assert read([*CLASSES, "void"], remap={value: 3}) == [[0, 1, 2, 3], [3, 2, 1, 0]]
     assert read([f"{value} void", "0 a", "1 b", "2 c"]) == [[1, 2, 3, 0], [0, 3, 2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([0, 0.5], "float32, such as 0.5"), ([0, np.nan], "NaN in 1 pixels"), ([0, -3.4e38], "such as -3.4e"),
+     ([1, np.inf], "such as inf")],
+)  # fmt: skip
+def test_masks_of_fractions_are_refused(tmp_path, values, message):
+    save(tmp_path / "images/train/a.png", np.zeros((1, 2, 3)))
+    (tmp_path / "masks/train").mkdir(parents=True)
+    tifffile.imwrite(tmp_path / "masks/train/a.tif", np.array([values], np.float32))
+    with pytest.raises(ValueError, match=rf"a\.tif .*{message}"):
+        module(tmp_path, classes=CLASSES).dataset("train").read(0)
