@@ -10,9 +10,10 @@ from segbench.data.class_files import read_rows, rows_of
 from segbench.data.class_table import read_table, training_spec
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.indexed_masks import Reading
+from segbench.data.listed_splits import LIST_SUFFIXES, ListedSplits
 from segbench.data.scene import class_names, scene_palette
 from segbench.data.spec import Color
-from segbench.data.splits import DrawnSplits, ListedSplits
+from segbench.data.splits import DrawnSplits
 from segbench.data.transforms import Transform
 
 __all__ = ["FolderDataModule", "FolderLayout"]
@@ -65,8 +66,9 @@ class FolderDataModule(SegmentationDataModule):
             ignore_index: Label of pixels without a class.
             images: Folder of images below the root, with `{split}` in it; of several the first that exists.
             masks: Folder of masks, one for each folder of images.
-            splits: For train, val, test or predict a folder's name where it is another; or a text file of image
-                names below the root for each; or the shares of val and test, as in `{val: 0.1, test: 0.1}`.
+            splits: For train, val, test or predict a folder's name where it is another; or a text file below
+                the root for each, of images, or of images and masks; or the shares of val and test, as in
+                `{val: 0.1, test: 0.1}`.
             split_seed: Another one draws other shares; training's own seed does not, so that runs of all seeds
                 are scored on the same images.
             image_suffix: What image names have after the common part.
@@ -109,7 +111,7 @@ class FolderDataModule(SegmentationDataModule):
             colors=colors,
             indexed_masks=indexed_masks,
         )
-        self.layout = _with_splits(parallel, splits or {}, split_seed)
+        self.layout = _with_splits(parallel, splits or {}, split_seed, Path(root).expanduser())
         super().__init__(
             root,
             img_size=img_size,
@@ -141,15 +143,18 @@ class FolderDataModule(SegmentationDataModule):
         super().setup(stage)
 
 
-def _with_splits(files: FolderLayout, splits: Mapping[str, float | str], seed: int) -> Layout:
+def _with_splits(files: FolderLayout, splits: Mapping[str, float | str], seed: int, root: Path) -> Layout:
     """Chooses between folders, lists and shares by what is said of the splits."""
     known: dict[str, Split] = {split: split for split in get_args(Split)}
     unknown = sorted(splits.keys() - known.keys())
     if unknown:
         raise ValueError(f"splits: there is no split '{unknown[0]}'; name train, val, test or predict")
     shares = {known[split]: share for split, share in splits.items() if not isinstance(share, str)}
-    lists = {known[s]: file for s, file in splits.items() if isinstance(file, str) and file.endswith(".txt")}
-    folders = {s: name for s, name in splits.items() if isinstance(name, str) and not name.endswith(".txt")}
+    lists, folders = dict[Split, str](), dict[str, str]()
+    for split, name in splits.items():
+        if isinstance(name, str):
+            is_list = Path(name).suffix.lower() in LIST_SUFFIXES or (root / name).is_file()
+            (lists if is_list else folders)[known[split]] = name
     if sum(map(bool, (shares, lists, folders))) > 1:
         raise ValueError(f"splits={dict(splits)} mixes folders, text files and shares: choose one of these")
     if not shares and not lists:

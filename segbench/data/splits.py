@@ -1,19 +1,17 @@
-"""Splits of a folder that has none: from lists of names, or drawn from the names themselves."""
+"""Splits of a folder that has none, drawn from the names of its images."""
 
 import filecmp
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files import read_text
 from segbench.data.folder_layout import FolderLayout
-from segbench.data.formats import SUFFIXES
 from segbench.data.spec import Layout, Pair, Split
 
 OTHER_NAMES: dict[Split, tuple[str, ...]] = {
@@ -157,63 +155,3 @@ class DrawnSplits(Layout):
                 f"splits={dict(self.shares)} would draw from {folders} of {root} together: {remedy}, or take"
                 " the images out of these folders"
             )
-
-
-@dataclass(frozen=True)
-class ListedSplits(Layout):
-    """Splits that text files list, one name per line.
-
-    Attributes:
-        files: Finds all pairs, whatever the split.
-        lists: Text file of each split, below the root.
-    """
-
-    files: FolderLayout
-    lists: Mapping[Split, str] = field(default_factory=dict)
-
-    def pairs(self, root: Path, split: Split) -> list[Pair]:
-        """Finds the pairs of a split; `predict` means test where it has no list of its own."""
-        wanted: Split = "test" if split == "predict" and split not in self.lists else split
-        if wanted not in self.lists:
-            raise FileNotFoundError(
-                f"split '{wanted}' has no list: give it one by --data.init_args.splits '{{{wanted}: A.txt, …}}'"
-            )
-        known = {pair.name: pair for pair in self.files.pairs(root, "predict")}  # masks are asked for below
-        names = self._names(root, wanted)
-        for other in () if wanted == "predict" else sorted(self.lists.keys() - {wanted, "predict"}):
-            both = sorted(set(names) & set(self._names(root, other)))
-            if both:
-                raise ValueError(
-                    f"{both[0]} and {len(both) - 1} others are in {self.lists[wanted]} and in"
-                    f" {self.lists[other]}: take them out of one"
-                )
-        lost = [name for name in names if name not in known]
-        if lost or not names:
-            what = f"names {lost[0]} and {len(lost) - 1} others that are not there" if lost else "is empty"
-            raise ValueError(f"{root / self.lists[wanted]} {what}: expected names as in {self.tree(root)}")
-        return [known[name] for name in names]
-
-    def place(self, root: Path, split: Split, index: int) -> Pair:
-        """Says where the files of a new pair belong; it must still be added to its list."""
-        return self.files.place(root, split, index)
-
-    def tree(self, root: Path) -> str:
-        """Describes the expected files."""
-        return self.files.tree(root)
-
-    def read_ids(self, pair: Pair) -> NDArray[np.integer] | None:
-        """Opens a mask as the folder does."""
-        return self.files.read_ids(pair)
-
-    def _names(self, root: Path, split: Split) -> list[str]:
-        path = root / self.lists[split]
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no file {path} for split '{split}': write one image name per line into it"
-            )
-        names = set()
-        for line in filter(None, map(str.strip, read_text(path).splitlines())):
-            stem, dot, suffix = line.rpartition(".")
-            name = stem if dot + suffix.lower() in SUFFIXES else line
-            names.add(name.removesuffix(self.files.image_suffix))
-        return sorted(names)

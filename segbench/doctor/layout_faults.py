@@ -60,6 +60,7 @@ def _as_finding(message: Warning | str) -> Finding:
     if isinstance(message, Unread):
         return Finding("warning", "files not read", str(message))
     name = "masks without image" if "masks have no image" in str(message) else "names without image"
+    name = "listed twice" if "twice; each counts once" in str(message) else name
     return Finding("warning", name, str(message))
 
 

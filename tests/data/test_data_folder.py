@@ -315,8 +315,10 @@ def test_the_readmes_folder_is_read_as_it_stands(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "value"),
-    [("int8", -1), ("int16", -1), ("int16", -9999), ("int32", -(2**31)), ("float32", -9999), ("float64", 255.0)]
-    + [("uint16", 65535), ("uint32", 2**32 - 1), ("float32", 65535)],
+    [
+        *[("int8", -1), ("int16", -1), ("int16", -9999), ("int32", -(2**31)), ("float32", -9999)],
+        *[("uint16", 65535), ("uint32", 2**32 - 1), ("float32", 65535), ("float64", 255.0)],
+    ],
 )
 def test_nodata_is_named_and_read_as_no_class_where_options_say_so(tmp_path, kind, value):
     value, number = int(value), value

@@ -141,7 +141,10 @@ def test_only_listed_images_need_masks(root):
     ("lists", "message"),
     [
         ({"train": ["a/00", "b/01"], "val": ["b/01"]}, r"b/01 and 0 others are in train\.txt and in val\.txt"),
-        ({"train": ["a/00", "a/99", "c"], "val": ["b/01"]}, r"train\.txt names a/99 and 1 others that are not"),
+        (
+            {"train": ["a/00", "a/99", "c"], "val": ["b/01"]},
+            r"train\.txt, line 2: .a/99. is not an image of .* \(1 other lines neither\)",
+        ),
         ({"train": [], "val": ["b/01"]}, r"train\.txt is empty"),
     ],
 )

@@ -131,7 +131,7 @@ def jpeg_mask(d):
 
 def float_mask(d):
     path = d.mask("train", 0)
-    Image.fromarray(d.truth["train/0"].astype(np.float32)).save(path.with_suffix(".tif"))
+    Image.fromarray(d.truth["train/0"].astype(np.float32) / 2).save(path.with_suffix(".tif"))
     path.unlink()
     d.gone("train/0")
 
