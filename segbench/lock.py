@@ -21,12 +21,14 @@ from types import TracebackType
 
 from filelock import lock_descriptor
 
+from segbench.posix import NO_FOLLOW, NO_WAIT, in_child, user_id
+
 NAME = ".segbench.lock"
 TIMEOUT_VARIABLE = "SEGBENCH_LOCK_TIMEOUT"
 
 _POLL_S = 0.5
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK  # NFS locks only what is open for writing
+_FLAGS = os.O_RDWR | NO_FOLLOW | NO_WAIT  # NFS locks only what is open for writing
 _LONGEST = 300  # characters of a command in a message
 _open: set[int] = set()  # descriptors of locks, which forked processes must not keep
 
@@ -37,7 +39,7 @@ def _close_in_child() -> None:
         os.close(_open.pop())
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+in_child(_close_in_child)
 
 
 def try_lock(path: Path, *, create: bool) -> int | None:
@@ -212,7 +214,7 @@ def _about_me() -> bytes:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container's user that has no name
-        user = str(os.getuid())
+        user = user_id()
     about = {
         "command": command if len(command) <= _LONGEST else f"{command[: _LONGEST - 1]}…",
         "pid": os.getpid(),

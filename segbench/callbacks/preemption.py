@@ -18,9 +18,10 @@ from typing import Any
 import lightning as L
 
 from segbench.callbacks.checkpoints import Checkpoints
+from segbench.posix import STOP_SIGNALS, TEMPFAIL
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-STOPPED = os.EX_TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it
+SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
+STOPPED = TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it
 INTERRUPTED = 128 + signal.SIGINT  # 130, as shells expect of what Ctrl-C ends; nobody queues it again
 _GRACE_S = 2.0
 
@@ -135,7 +136,7 @@ class Preemption(L.Callback):
             raise SystemExit(0 if rank else STOPPED if fits else 128 + number)
 
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in STOP_SIGNALS:
                 signal.signal(number, end)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 from segbench.atomic import replacing
 from segbench.callbacks.checkpoints import is_best
 from segbench.callbacks.feature_cache import FeatureCache
+from segbench.posix import peak_resident
 from segbench.provenance import commit, processor
 from segbench.run_files import read_run_json
 from segbench.tasks.base import Task
@@ -218,7 +218,7 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, kibibytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident() * unit
 
 
 def wandb_run(folder: Path) -> dict[str, str]:

@@ -15,10 +15,11 @@ from weakref import WeakSet
 from torch.utils.data import DataLoader
 
 from segbench.data.dataset import Item
+from segbench.posix import STOP_SIGNALS, signals_blocked
 
 # A terminal or a cluster sends these to every process of a job. The process that trains needs batches until it
 # has saved, and decides when the workers end.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, *STOP_SIGNALS)
 _iterators: WeakSet[Any] = WeakSet()
 
 
@@ -28,15 +29,13 @@ class WorkerLoader(DataLoader[Item]):
     def __iter__(self) -> Any:
         # Blocked signals are inherited: a worker ignores them from its first instruction, and one that arrives
         # here meanwhile is delivered afterwards.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         others = set(active_children())
-        try:
-            iterator = super().__iter__()
-        except BaseException:  # such as no memory for one more process: there is no iterator that ends the rest
-            _kill(set(active_children()) - others)
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with signals_blocked(_SIGNALS):
+            try:
+                iterator = super().__iter__()
+            except BaseException:  # such as no memory for one more process: no iterator ends the rest
+                _kill(set(active_children()) - others)
+                raise
         if self.num_workers:
             _iterators.add(iterator)
         return iterator

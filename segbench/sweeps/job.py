@@ -2,13 +2,13 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from segbench.lock import TIMEOUT_VARIABLE
+from segbench.posix import kill_group
 from segbench.sweeps.study import Claim
 
 # For a trial that was given up although it lives: its process learns that by its next heartbeat, and ends it.
@@ -47,7 +47,7 @@ class Job:
     def kill(self) -> None:
         """Ends it with all its processes; run folders bear that."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            kill_group(self._process.pid)
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()

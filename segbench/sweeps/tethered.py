@@ -6,14 +6,15 @@ The starter holds the other end of this process's standard input, which closes h
 
 import os
 import runpy
-import signal
 import threading
+
+from segbench.posix import kill_group
 
 
 def _die_with_starter() -> None:
     while os.read(0, 1):  # nothing is ever written; b"" is the end
         pass
-    os.killpg(os.getpgrp(), signal.SIGKILL)  # with loader workers, and the processes of other devices
+    kill_group()  # with loader workers, and the processes of other devices
 
 
 if __name__ == "__main__":
