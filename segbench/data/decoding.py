@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ImageOps, features
+from PIL import ImageOps, UnidentifiedImageError, features
 
 from segbench.data import tiff
 from segbench.data.formats import (
@@ -138,6 +138,8 @@ def _naming(path: Path) -> Iterator[None]:
                 " (num_workers), or split it into tiles"
             ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose message names an object in memory
+            reason = "the format is unknown, or its header makes no sense"
         raise DamagedImageError(
             f"{path} is damaged or cut short, or not an image ({reason}): copy it again, or leave it out"
         ) from None

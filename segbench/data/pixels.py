@@ -21,8 +21,9 @@ ORIENTATION = 0x0112
 
 # What cameras write; the mirrored ones are rare.
 _ROTATIONS = {3: cv2.ROTATE_180, 6: cv2.ROTATE_90_CLOCKWISE, 8: cv2.ROTATE_90_COUNTERCLOCKWISE}
-DARK_BITS = 14
-"""Sensors have 10, 12 or 14 bits: 16-bit values that fill no more than these are seen nearly black."""
+_SENSORS = (8, 10, 12, 14)
+DARK_BITS = _SENSORS[-1]
+"""16-bit values that fill no more than the bits of common sensors are seen nearly black."""
 
 _opening = threading.Lock()
 _warned: set[str] = set()
@@ -97,7 +98,7 @@ def to_rgb(path: Path, array: Pixels) -> NDArray[np.uint8]:
 
 def dark_reason(top: int) -> str:
     """Says what is wrong with 16-bit values whose largest is `top`, and how to fix it."""
-    bits = max(8, top.bit_length())
+    bits = next(bits for bits in _SENSORS if top < 2**bits)
     return (
         f"16-bit values of at most {top} of 65535, so that the image is nearly black: where the sensor has"
         f" {bits} bits, multiply the values by {2 ** (16 - bits)} and save the images again"

@@ -92,9 +92,10 @@ def _whole(array: NDArray[np.floating]) -> NDArray[np.integer]:
 
 
 def bits_per_sample(data: bytes) -> int:
-    """Returns the bits of the widest sample."""
+    """Returns the bits of the widest sample; 8 for floating-point ones, all of which count."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        return int(np.max(file.pages.first.bitspersample))
+        page = file.pages.first
+        return 8 if page.dtype is None or page.dtype.kind == "f" else int(np.max(page.bitspersample))
 
 
 def _only_page(file: tifffile.TiffFile, size: int) -> tifffile.TiffPage:

@@ -126,7 +126,7 @@ def _look_at_header(record: Record, path: Path) -> Record:
             raw = tile[0][3] if tile else ""
             raw_mode = str(raw[0] if isinstance(raw, tuple) else raw)  # "RGB;16B" where mode says RGB
             return record._replace(
-                deep="16" in raw_mode or image.mode[0] in "IF" or bits_per_sample(path) > 8,
+                deep="16" in raw_mode or image.mode[0] == "I" or bits_per_sample(path) > 8,
                 alpha=image.mode in _ALPHA or "transparency" in image.info,
                 orientation=_orientation(image),
             )

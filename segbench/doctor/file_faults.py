@@ -46,7 +46,7 @@ def file_findings(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]
     for name, test, text, advice in _PHOTOGRAPHS:
         bad = [record for record in records if test(record)]
         if bad:
-            level: Level = "warning" if name != "alpha channel" else "note"
+            level: Level = "note" if name in {"alpha channel", "16-bit images"} else "warning"
             text = f"{count(len(bad), len(records), 'image')} {text}"
             findings.append(Finding(level, name, text, [record.image for record in bad], {}, advice))
     return findings
@@ -153,7 +153,7 @@ _PHOTOGRAPHS: tuple[tuple[str, Callable[[Record], bool], str, str], ...] = (
         "16-bit images",
         lambda record: record.deep and not record.dark,
         "have 16 bits for each colour, of which the upper 8 are used",
-        "if images are dark, as from 12-bit sensors, stretch their values and save them with 8 bits",
+        "what differs only in the lower 8 bits looks the same",
     ),
     (
         "dark images",

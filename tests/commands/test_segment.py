@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -92,6 +93,26 @@ def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, che
     assert "bad.jpg" in captured.err
     assert "1 of 2" in captured.out
     assert (tmp_path / "out" / "good.png").is_file()
+
+
+def test_each_file_is_labelled_or_named(tmp_path, checkpoint, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    for name, kind in (("a.jfif", "JPEG"), ("b.gif", "GIF"), ("c.ppm", "PPM"), ("d.jp2", "JPEG2000")):
+        Image.fromarray(image).save(tmp_path / name, kind)
+    tifffile.imwrite(tmp_path / "e.tif", image, photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(tmp_path / "f.tif", image.astype(np.int32), photometric="rgb")
+    Image.fromarray(image[..., 0].astype(np.uint16) * 16).save(tmp_path / "g.png")
+    Image.fromarray(image[..., 0].astype(np.uint16) * 16).save(tmp_path / "h.png")
+    (tmp_path / "i.nef").write_bytes(b"raw")
+    data = (tmp_path / "g.png").read_bytes()
+    (tmp_path / "j.png").write_bytes(data[:200] + bytes([data[200] ^ 1]) + data[201:])
+    with pytest.raises(SystemExit), pytest.warns(UserWarning, match=r"[gh]\.png has 16-bit values of at most"):
+        main(["segment", "--checkpoint", str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")])
+    captured = capsys.readouterr()
+    assert "7 of 9" in captured.out
+    assert "1 .nef of types that are not read: i.nef" in captured.err
+    assert "f.tif holds int32 values" in captured.err
+    assert "j.png is damaged or cut short, or not an image (wrong checksum of 'IDAT'" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,13 @@ import cv2
 import lightning as L
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from PIL import Image
 
+from segbench.data import pixels
 from segbench.data.base import SegmentationDataModule, default_num_workers
 from segbench.data.dataset import Item, collate
 from segbench.data.folder import FolderDataModule, FolderLayout
@@ -285,3 +289,26 @@ def test_a_dataset_is_a_spec_and_a_layout(root):
     assert next(iter(data.train_dataloader())).image.shape == (4, 3, 32, 48)
     assert 3 not in np.unique(data.dataset("val").read(0).label)
     assert isinstance(SyntheticDataModule(), SegmentationDataModule)
+
+
+def test_what_all_files_have_in_common_is_said_before_the_first_step(tmp_path, monkeypatch):
+    for part in ("images", "masks"):
+        for split in ("train", "val"):
+            (tmp_path / part / split).mkdir(parents=True)
+    monkeypatch.setattr(pixels, "_warned", set())
+    values = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 3
+    for split in ("train", "val"):
+        for i in range(2):
+            Image.fromarray(values).save(tmp_path / f"images/{split}/{i}.png")
+            Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"masks/{split}/{i}.png")
+    data = FolderDataModule(tmp_path, classes=["a", "b"], img_size=(32, 32), batch_size=2, num_workers=0)
+    with pytest.warns(UserWarning, match=r"0\.png has 16-bit values of at most 3069 of 65535.*12 bits"):
+        data.setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        next(iter(data.train_dataloader()))
+    (tmp_path / "images/train/0.png").unlink()
+    tifffile.imwrite(tmp_path / "images/train/0.tif", np.zeros((32, 32, 5), np.uint8), planarconfig="contig")
+    data = FolderDataModule(tmp_path, classes=["a", "b"], img_size=(32, 32), batch_size=2, num_workers=0)
+    with pytest.raises(ValueError, match=r"0\.tif has 5 bands"):
+        data.setup("fit")

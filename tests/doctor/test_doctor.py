@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
@@ -247,6 +248,47 @@ def no_splits(d):
             (d.root / folder / split).rmdir()
 
 
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+
+
+def flipped_bit(d):
+    flip_a_bit(d.image("train", 3))
+    d.gone("train/3")
+
+
+def flipped_bit_of_a_mask(d):
+    flip_a_bit(d.mask("train", 3))
+    d.gone("train/3")
+
+
+def jpeg_without_middle(d):
+    noise = np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8)
+    path = d.image("train", 3)
+    path.unlink()
+    Image.fromarray(noise).save(path.with_suffix(".jpg"), quality=95)
+    data = path.with_suffix(".jpg").read_bytes()
+    path.with_suffix(".jpg").write_bytes(data[: len(data) // 2] + data[-200:])
+    d.gone("train/3")
+
+
+def five_bands(d):
+    d.image("train", 3).unlink()
+    path = d.image("train", 3).with_suffix(".tif")
+    options = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(path, np.zeros((*SIZE, 5), np.uint16), **options)
+    d.gone("train/3")
+
+
+def lossy_tiff_mask(d):
+    d.mask("train", 3).unlink()
+    path = d.mask("train", 3).with_suffix(".tif")
+    tifffile.imwrite(path, d.truth["train/3"], photometric="minisblack", compression="jpeg", metadata=None)
+    d.gone("train/3")
+
+
 # Fault, its name, a file that must be shown (or none).
 PLANTED = [
     (missing_mask, "missing mask", "images/train/1.png"),
@@ -258,6 +300,11 @@ PLANTED = [
     (damaged_image, "damaged image", "images/train/3.png"),
     (empty_image_file, "damaged image", "images/val/0.png"),
     (damaged_mask, "damaged mask", "masks/train/3.png"),
+    (flipped_bit, "damaged image", "images/train/3.png"),
+    (flipped_bit_of_a_mask, "damaged mask", "masks/train/3.png"),
+    (jpeg_without_middle, "damaged image", "images/train/3.jpg"),
+    (five_bands, "unreadable", "images/train/3.tif"),
+    (lossy_tiff_mask, "unreadable", "images/train/3.png"),
     (jpeg_mask, "JPEG mask", "masks/train/0.jpg"),
     (float_mask, "RGB masks", "masks/train/0.tif"),
     (rgb_mask, "RGB masks", "masks/train/2.png"),
@@ -380,6 +427,10 @@ def transparent(d):
     d.save(d.image("train", 0), np.zeros((*SIZE, 4), np.uint8))
 
 
+def deep(d):
+    d.save(d.image("train", 0), np.full(SIZE, 40000, np.uint16))
+
+
 def deep_grey(d):
     d.save(d.image("train", 0), np.full(SIZE, 4000, np.uint16))
 
@@ -429,6 +480,7 @@ def twice(d):
     ("plant", "name", "text"),
     [
         (transparent, "note  alpha channel", "images/train/0.png"),
+        (deep, "note  16-bit images", "images/train/0.png"),
         (deep_grey, "warning  dark images", "images/train/0.png"),
         (deep_color, "warning  dark images", "images/train/0.png"),
         (repeated, "note  repeated images", "images/train/3.png"),
