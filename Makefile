@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow smoke fuzz audit lint type format bench lock clean
+.PHONY: help setup demo test test-slow smoke fuzz kills audit lint type format bench lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ smoke: $(READY) ## train every experiment and every sweep for two steps on drawn
 
 fuzz: $(READY) ## read hundreds of damaged files of every kind; FUZZ="--count 1000 --seed 1" for more
 	$(BIN)/python tests/fuzzing/run.py $(FUZZ)
+
+kills: $(READY) ## kill segbench at every kind of moment and resume it; KILLS="fit --kills 100 --seed 1" for more
+	$(BIN)/python tests/kills/kill_rounds.py $(KILLS)
 
 lint: $(READY) ## check style, imports between rooms
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from segbench.__main__ import main
+from segbench.callbacks.checkpoint_io import AtomicCheckpointIO
 from segbench.lock import FolderLock
 from segbench.tasks.checkpoint_file import save_file
 
@@ -283,6 +284,32 @@ def test_a_name_for_which_nothing_was_written_leaves_no_folder(args, capsys):
     refuse(capsys, [*args, "--run_id", "mine", "--data.init_args.batch_size", "-1"])
     refuse(capsys, [*args, "--model.init_args.decoder", "nothing.Decoder"])
     assert not Path("runs").exists()
+
+
+def test_a_kill_right_after_a_checkpoint_loses_no_row(args, monkeypatch):
+    class KilledError(BaseException):
+        """Stands for a kill that leaves no time for anything."""
+
+    class KillAfter(AtomicCheckpointIO):
+        left = 2
+
+        def save_checkpoint(self, *what, **options):
+            super().save_checkpoint(*what, **options)
+            KillAfter.left -= 1
+            if not KillAfter.left:
+                raise KilledError
+
+    options = ["--checkpoints.every_n_steps", "1"]
+    main([*args, "--run_id", "whole", *options])
+    monkeypatch.setattr("segbench.callbacks.checkpoints.AtomicCheckpointIO", KillAfter)
+    with pytest.raises(KilledError):
+        main([*args, "--run_id", "mine", *options])
+    run = next(path for path in runs() if path.name == "mine")
+    assert torch.load(run / "checkpoints" / "last.ckpt")["global_step"] == 2
+    with (run / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["train/loss"]] == ["0", "1"]
+    main([*args, "--run_id", "mine", *options])
+    assert outcome(run) == outcome(run.with_name("whole"))
 
 
 def test_a_damaged_checkpoint_is_told_with_what_is_left(args, capsys):
