@@ -56,6 +56,7 @@ from segbench.tasks.checkpoint import (
     saved_config,
 )
 from segbench.tasks.trust import check_classes, read_names
+from segbench.trainer import Trainer
 from segbench.trainer_options import check_trainer
 from segbench.verbs import TRAINER_VERBS, run
 
@@ -115,6 +116,7 @@ class SegbenchCLI(LightningCLI):
         super().__init__(
             Task,
             SegmentationDataModule,
+            trainer_class=Trainer,
             save_config_callback=None,  # the run folder gets its config.yaml here
             seed_everything_default=0,
             parser_kwargs={
@@ -182,7 +184,8 @@ class SegbenchCLI(LightningCLI):
         self._checkpoint_path: str | None = None
         config = self.config[self.config.subcommand]
         self.experiment = config.experiment = config.experiment or experiment_name(self._args)
-        self.run_folder = run_folder(Path(config.runs_dir), self.experiment, config.run_id)
+        runs = self._claims.enter_context(scratch()) if config.trainer.fast_dev_run else Path(config.runs_dir)
+        self.run_folder = run_folder(runs, self.experiment, config.run_id)
         if config.run_id is not None:
             self._claims.add(self.run_folder)  # before anything of it is read: another process may still write
             self._go_on_by_name(config)
@@ -250,7 +253,7 @@ class SegbenchCLI(LightningCLI):
             config.start.checkpoint = None  # weights come from there, and the other file may be gone
         if self._strict and self._checkpoint_path is not None:
             self.run_folder = Path(self._checkpoint_path).parents[1]
-        elif self.subcommand == "fit" and not self._departs:
+        elif self.subcommand == "fit" and not self._departs and not config.trainer.fast_dev_run:
             self.run_folder = run_of(self._checkpoint_path) or self.run_folder
         given = config.trainer.logger
         for logger in given if isinstance(given, list) else [given]:
@@ -274,6 +277,7 @@ class SegbenchCLI(LightningCLI):
                 self.model.load_state_dict(self._checkpoint["state_dict"])
             del self._checkpoint  # Lightning reads it again; twice in memory is once too often
         config = self.config_init[self.subcommand].trainer
+        _refuse(str(self.subcommand), config)
         self.trainer_defaults["callbacks"] = [
             RunFolder(self._checkpoint_path),
             BatchNorms(config.sync_batchnorm),
@@ -367,6 +371,8 @@ def _quieten_lightning() -> None:
         r".*isinstance\(treespec, LeafSpec\)",  # inside Lightning
         r"The ``compute`` method of metric ConfusionLedger was called before",  # a process without images
         r"The \.grad attribute of a Tensor that is not a leaf",  # torch.compile, between two parts
+        # Steps are counted through all epochs, and the last one is logged in any case.
+        r"The number of training batches \(\d+\) is smaller than the logging interval",
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -377,6 +383,27 @@ def _expand_overlays(args: list[str]) -> list[str]:
     Sweeps vary experiment and dataset at a time, for which they need two names.
     """
     return [re.sub(r"^--overlay(?==|$)", "--config", word) for word in args]
+
+
+def _refuse(verb: str, trainer: Namespace) -> None:
+    """Refuses options of Lightning's that leave nothing of what a run is for.
+
+    Raises:
+        ValueError: With what to do instead.
+    """
+    limit = f"limit_{ {'fit': 'train', 'validate': 'val'}.get(verb, verb) }_batches"
+    if trainer[limit] == 0:
+        raise ValueError(f"trainer.{limit}: with 0 batches {verb} does nothing; give 1 or more")
+    if trainer.barebones:
+        raise ValueError(
+            "trainer.barebones: a run without log, checkpoints and scores leaves nothing behind; "
+            "`segbench bench models` measures speed, `--trainer.fast_dev_run true` tries a configuration"
+        )
+    if trainer.enable_checkpointing is False:
+        raise ValueError(
+            "trainer.enable_checkpointing: without checkpoints nothing can be scored or resumed; "
+            "`--trainer.fast_dev_run true` tries a configuration and keeps nothing"
+        )
 
 
 @rank_zero_only

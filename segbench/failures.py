@@ -94,6 +94,11 @@ _KINDS = (
         "the machine is out of memory",
         _MEMORY | {"": "close other programs, or give smaller inputs"},
     ),
+    _Kind(
+        re.compile(r"Function '\w+' returned nan values in its \d+th output"),
+        "a gradient is NaN, and trainer.detect_anomaly ends the training there",
+        "the warning above shows the operation whose gradient it is",
+    ),
     # gloo's, NCCL's, and those of the store through which processes find each other.
     _Kind(
         re.compile(

@@ -18,6 +18,7 @@ class Checkpoints(Checkpoint):
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
     `best.ckpt` whenever `val/miou` is higher than ever. A kill while writing leaves the previous one whole.
+    Whatever the intervals, the last weights are validated, once. With `fast_dev_run` nothing is saved.
 
     Attributes:
         best_score: Highest `val/miou` so far; None before the first validation.
@@ -33,31 +34,38 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self._saved_step = 0
         self._due = False  # a validation after the step of the checkpoint
+        self._validated_step: int | None = None  # whose weights were validated last
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Has checkpoints written atomically, unless the user has chosen another way."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forgets a best score whose checkpoint is not here, and does the validation in which a run ended."""
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forgets a best score whose checkpoint is not here."""
         if trainer.is_global_zero:
             remove_drafts(_folder(trainer))  # which a kill left behind
         if not (_folder(trainer) / "best.ckpt").is_file():
             self.best_score = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Does the validation in which a run ended."""
         if self._due:
             # Lightning takes a validation for done once the step before it is.
-            loop = trainer.fit_loop.epoch_loop.val_loop
-            trainer.validating = True
-            loop.run()
-            trainer.training = True
-            loop._has_run = False  # else an epoch that it ends would never give way to the next
+            _validate(trainer)
+            # Else an epoch that it ends would never give way to the next.
+            trainer.fit_loop.epoch_loop.val_loop._has_run = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves every few optimiser steps."""
+        """Saves every few optimiser steps, and has the last one validated and logged."""
         step = trainer.global_step
+        if _is_last(trainer):
+            # As after early stopping: Lightning then validates and logs, whatever the intervals.
+            trainer.should_stop = True
+            if trainer.check_val_every_n_epoch is not None:
+                trainer.check_val_every_n_epoch = 1
         if not self.every_n_steps or step % self.every_n_steps or step == self._saved_step:
             return
         # A validation that follows saves as it starts, and as due: a run killed between the two would skip it.
@@ -76,11 +84,12 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._due = False
+        self._validated_step = trainer.global_step
         if is_best(trainer):
             self.best_score = float(trainer.callback_metrics["val/miou"])
             # In this order: killed in between, the run goes on from before this validation.
             best = self._save(trainer, "best.ckpt")
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and best.is_file():
                 with replacing(best.with_name("last.ckpt"), durable=True) as draft:
                     shutil.copyfile(best, draft)
         else:
@@ -89,6 +98,30 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves the very last step, whatever the interval."""
         self.save_last(trainer)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Validates the last weights, unless that was done; all processes must call it.
+
+        Args:
+            trainer: After its last step, also where a resumed run has none left.
+
+        Raises:
+            ValueError: If there was no step at all.
+        """
+        step = trainer.global_step
+        if not step:
+            raise ValueError(
+                "nothing was trained: trainer.max_steps, max_epochs, max_time or limit_train_batches leaves no "
+                "step; `segbench validate` scores a model as it is"
+            )
+        if step == self._validated_step or not trainer.enable_validation:
+            return
+        epoch_loop = trainer.fit_loop.epoch_loop
+        epoch_loop.val_loop.restarting = False
+        logged_step = epoch_loop._batches_that_stepped
+        epoch_loop._batches_that_stepped = step - 1  # the scores belong in the row of the last step
+        _validate(trainer)
+        epoch_loop._batches_that_stepped = logged_step
 
     def save_last(self, trainer: L.Trainer) -> None:
         """Saves `last.ckpt`, unless it is of this step already; all processes must call it.
@@ -100,18 +133,20 @@ class Checkpoints(Checkpoint):
             self._save(trainer, "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        """Remembers the best score, and whether a validation is due, across interruptions."""
-        return {"best_score": self.best_score, "due": self._due}
+        """Remembers the best score, and what was validated, across interruptions."""
+        return {"best_score": self.best_score, "due": self._due, "validated_step": self._validated_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Recalls them; checkpoints of earlier versions know the score alone."""
         self.best_score = state_dict["best_score"]
         self._due = state_dict.get("due", False)
+        self._validated_step = state_dict.get("validated_step")
 
     def _save(self, trainer: L.Trainer, name: str) -> Path:
         _log_step(trainer)
         path = _folder(trainer) / name
-        trainer.save_checkpoint(path, weights_only=False)
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set where mypy does not look
+            trainer.save_checkpoint(path, weights_only=False)
         self._saved_step = trainer.global_step
         return path
 
@@ -138,6 +173,19 @@ def _log_step(trainer: L.Trainer) -> None:
     connector = trainer._logger_connector
     if trainer.training and connector._first_loop_iter is not None:
         connector.update_train_step_metrics()
+
+
+def _is_last(trainer: L.Trainer) -> bool:
+    """Tells whether the batch that just ended is the last one of the training."""
+    epochs = trainer.max_epochs
+    in_last_epoch = epochs is not None and epochs >= 0 and trainer.current_epoch + 1 >= epochs
+    return 0 <= trainer.max_steps <= trainer.global_step or (in_last_epoch and trainer.is_last_batch)
+
+
+def _validate(trainer: L.Trainer) -> None:
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
 
 
 def _folder(trainer: L.Trainer) -> Path:

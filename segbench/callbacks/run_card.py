@@ -130,8 +130,8 @@ class RunCard(L.Callback):
         """Notes the scores."""
         self._note_all(trainer, pl_module, "test")
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the final figures."""
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the final figures, once the last weights are validated and nothing more can go wrong."""
         self.card["finished"] = True
         self._write(trainer)
 
@@ -139,7 +139,14 @@ class RunCard(L.Callback):
         """Says where everything is."""
         if not trainer.is_global_zero or trainer.interrupted or not self.card:
             return
+        if number := int(trainer.fast_dev_run):  # type: ignore[attr-defined]  # set where mypy does not look
+            batches = "one batch" if number == 1 else f"{number} batches"
+            print(f"fast_dev_run: {batches} of each split went through; nothing is kept")
+            return
         folder = Path(trainer.default_root_dir)
+        checkpoint = folder / "checkpoints" / "best.ckpt"
+        if not checkpoint.exists():
+            checkpoint = checkpoint.with_name("last.ckpt")
         history, best = self.card["history"], self.card["scores"].get("val")
         if stage == "fit" and history and best:
             print(
@@ -147,6 +154,9 @@ class RunCard(L.Callback):
                 f"best {_percent(best['miou'])} at step {best['step']}, "
                 f"last {_percent(history[-1]['miou'])} at step {history[-1]['step']}"
             )
+        if stage == "fit" and not trainer.enable_validation:
+            remedy = f"`segbench validate --checkpoint {checkpoint}` makes them"
+            print(f"no scores: trainer.limit_val_batches is 0; {remedy}")
         for split, scores in self.card["scores"].items():
             print(
                 f"{split:<11} "
@@ -156,7 +166,7 @@ class RunCard(L.Callback):
             ("pictures", folder / "panels"),
             ("predictions", folder / "predictions"),
             ("scores", folder / "run.json"),
-            ("checkpoint", folder / "checkpoints" / "best.ckpt"),
+            ("checkpoint", checkpoint),
         ):
             if path.exists():
                 print(f"{title:<12}{path}")

@@ -236,7 +236,13 @@ class SegmentationDataModule(L.LightningDataModule):
         dataset = self.dataset("train")
         rank, world_size = self._place()
         batches = TrainBatches(
-            len(dataset), self.batch_size, self.seed, rank, world_size, batches_done=self._batches_done
+            len(dataset),
+            self.batch_size,
+            self.seed,
+            rank,
+            world_size,
+            batches_done=self._batches_done,
+            overfit=self.trainer.overfit_batches if self.trainer else 0,  # type: ignore[attr-defined]
         )
         return self.train_loader(dataset, batches)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 
 class Draw(NamedTuple):
@@ -82,6 +82,7 @@ class TrainBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         batches_done: Callable[[], int] = int,
+        overfit: int | float = 0,
     ) -> None:
         """Sets up the stream.
 
@@ -92,6 +93,8 @@ class TrainBatches(Sampler[list[Draw]]):
             rank: Number of this process.
             world_size: Number of processes.
             batches_done: Asked each time iteration begins: the batches trained so far.
+            overfit: How many batches, or which share of a pass, to show over and over: the same images with the
+                same augmentation; 0 for an endless stream.
         """
         self.num_images = num_images
         self.global_batch_size = batch_size * world_size
@@ -99,6 +102,8 @@ class TrainBatches(Sampler[list[Draw]]):
         self.rank = rank
         self.world_size = world_size
         self.batches_done = batches_done
+        share = overfit if isinstance(overfit, int) else int(overfit * len(self))
+        self.repeated = min(share, len(self))
 
     def __len__(self) -> int:
         return batches_per_epoch(self.num_images, self.global_batch_size)
@@ -109,15 +114,18 @@ class TrainBatches(Sampler[list[Draw]]):
 
     def _batches(self, first: int) -> Iterator[list[Draw]]:
         for number in range(first, first + len(self)):
-            batch = draw_batch(number, self.num_images, self.global_batch_size, self.seed)
+            shown = number % self.repeated if self.repeated else number
+            batch = draw_batch(shown, self.num_images, self.global_batch_size, self.seed)
             yield batch[self.rank :: self.world_size]
 
 
-class EvalShare(Sampler[int]):
+class EvalShare(SequentialSampler):
     """Hands out the images that one of several processes evaluates: every image once, none twice, none padded.
 
     Batches are dealt out whole, so that each image meets the same neighbours and gets the same labels, bit for
-    bit, whatever the number of processes. Shares may differ by a batch, and some may be empty.
+    bit, whatever the number of processes. Shares may differ by a batch, and some may be empty. It is a
+    SequentialSampler, since Lightning replaces any other where `overfit_batches` is given: each process would
+    then evaluate the same images.
     """
 
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -129,6 +137,7 @@ class EvalShare(Sampler[int]):
             rank: Number of this process.
             world_size: Number of processes.
         """
+        super().__init__(range(num_images))
         self.num_images = num_images
         self.batch_size = batch_size
         self.rank = rank

@@ -46,7 +46,8 @@ class Run(NamedTuple):
     @property
     def limit(self) -> int | float | None:
         """How many batches were scored, or what share of them; None for all."""
-        given = self.setting(f"trainer.limit_{SPLITS.get(self.verb, 'val')}_batches")
+        given = self.setting("trainer.overfit_batches") if self.verb == "fit" else None
+        given = given or self.setting(f"trainer.limit_{SPLITS.get(self.verb, 'val')}_batches")
         # 1.0 is all batches, and 1 a single one.
         return None if given is None or (isinstance(given, float) and given == 1.0) else given
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from torch import Tensor, nn
@@ -11,6 +12,14 @@ from segbench.inference.certainty import Certainty
 from segbench.inference.dense import Dense
 from segbench.metrics.split import SplitScores
 from segbench.postprocess.base import PostProcessor
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """A callback that looks at every checkpoint before it is written, and raises where it must not be."""
+
+    def guard(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+        """Looks; all processes do."""
 
 
 class Task(L.LightningModule, ABC):
@@ -35,6 +44,17 @@ class Task(L.LightningModule, ABC):
     cache_features: int = 0
     views: Views
     postprocess: PostProcessor | None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Has guards look at what is about to be saved: last of all, and where callbacks are not asked as well.
+
+        Args:
+            checkpoint: As it will be written; with `save_weights_only` of weights alone.
+        """
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set where mypy does not look
+        for callback in callbacks:
+            if isinstance(callback, Guard):
+                callback.guard(self.trainer, checkpoint)
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:

@@ -299,8 +299,8 @@ class SemanticTask(Task):
         """Adds up the weighted losses.
 
         Returns:
-            `loss`, and for callbacks the detached `prediction` and the `label`, padded like the image unless
-            logits are upsampled to its own size.
+            `loss`, and for callbacks its detached `terms` by name, the detached `prediction`, and the `label`,
+            padded like the image unless logits are upsampled to its own size.
         """
         features = self._features(batch)
         prediction = self._predict(features)
@@ -308,9 +308,11 @@ class SemanticTask(Task):
         missing = (0, width - batch.label.shape[-1], 0, height - batch.label.shape[-2])
         label = F.pad(batch.label, missing, value=self.ignore_index)  # as large as the logits will be
         total = torch.zeros((), device=label.device)
+        terms = {}
         for name, loss in zip(self._loss_names, self.losses, strict=True):
             value = loss(prediction, label)
-            self.log(f"train/{name}", value.detach())
+            terms[name] = value.detach()
+            self.log(f"train/{name}", terms[name])
             total = total + loss.weight * value
         if self._unreached is None and total.requires_grad:
             self._unreached = unreached(total, self.parameters())
@@ -319,7 +321,7 @@ class SemanticTask(Task):
             # loss looks at, and of a neck that iterates no time.
             total = total + weight.flatten()[:0].sum()
         self.log("train/loss", total.detach(), prog_bar=True)
-        return {"loss": total, "prediction": _detached(prediction), "label": label}
+        return {"loss": total, "terms": terms, "prediction": _detached(prediction), "label": label}
 
     def _features(self, batch: Batch) -> Features:
         """Encodes a training batch, or takes what the frozen encoder made of it once."""
@@ -416,6 +418,8 @@ class SemanticTask(Task):
         total_steps = self.trainer.estimated_stepping_batches
         if total_steps == float("inf"):
             raise ValueError("a schedule needs an end: set trainer.max_steps or trainer.max_epochs")
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            total_steps = 1_000_000  # Lightning has forgotten how many there would be: any warm-up fits
         schedule = self._schedule(optimizer, int(total_steps))
         self._configured = [
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
