@@ -83,6 +83,10 @@ class Claims(ExitStack):
         super().__init__()
         self._folders: set[Path] = set()
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Claims":
+        """Stays itself: averages of weights copy the model, and with it the command that configured it."""
+        return self
+
     def add(self, folder: Path) -> None:
         """Claims a run folder, in the first process of a run; see `claimed`."""
         if _is_first_process() and folder.resolve() not in self._folders:
