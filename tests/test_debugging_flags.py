@@ -72,7 +72,8 @@ def test_a_run_that_overfits_resumes_on_the_same_batches(tiny):
     before = shown()
     main(args)
     after = shown()
-    assert [*before, *after] == before[:2] * 2
+    # The spy sees the fourth batch twice, since the run is left as its step begins.
+    assert [*before[:3], *after] == before[:2] * 2
 
 
 def test_limits_count_batches_and_shares(tiny):
@@ -94,7 +95,7 @@ def test_limits_count_batches_and_shares(tiny):
         assert len(load_ledger(run / "ledger.npz").ledger.names) == images
     main(["predict", "--checkpoint", checkpoint, "--trainer.limit_predict_batches", "2", "--run_id", "labels"])
     (run,) = Path("runs").glob("*/labels")
-    assert len(list((run / "predictions").iterdir())) == 2
+    assert len(list((run / "predictions").glob("*.png"))) == 2
 
 
 def test_max_epochs_counts_limited_epochs(tiny):
