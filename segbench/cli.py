@@ -246,7 +246,7 @@ class SegbenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settles where the run lives, before anything is built, and keeps the configuration as given."""
         config = self.config[self.subcommand]
-        check_trainer(config.trainer)
+        check_trainer(config.trainer, str(self.subcommand))
         check_classes(config.model)
         self._config_yaml = self._repeatable()
         if self._checkpoint_path is not None:
@@ -277,7 +277,6 @@ class SegbenchCLI(LightningCLI):
                 self.model.load_state_dict(self._checkpoint["state_dict"])
             del self._checkpoint  # Lightning reads it again; twice in memory is once too often
         config = self.config_init[self.subcommand].trainer
-        _refuse(str(self.subcommand), config)
         self.trainer_defaults["callbacks"] = [
             RunFolder(self._checkpoint_path),
             BatchNorms(config.sync_batchnorm),
@@ -383,27 +382,6 @@ def _expand_overlays(args: list[str]) -> list[str]:
     Sweeps vary experiment and dataset at a time, for which they need two names.
     """
     return [re.sub(r"^--overlay(?==|$)", "--config", word) for word in args]
-
-
-def _refuse(verb: str, trainer: Namespace) -> None:
-    """Refuses options of Lightning's that leave nothing of what a run is for.
-
-    Raises:
-        ValueError: With what to do instead.
-    """
-    limit = f"limit_{ {'fit': 'train', 'validate': 'val'}.get(verb, verb) }_batches"
-    if trainer[limit] == 0:
-        raise ValueError(f"trainer.{limit}: with 0 batches {verb} does nothing; give 1 or more")
-    if trainer.barebones:
-        raise ValueError(
-            "trainer.barebones: a run without log, checkpoints and scores leaves nothing behind; "
-            "`segbench bench models` measures speed, `--trainer.fast_dev_run true` tries a configuration"
-        )
-    if trainer.enable_checkpointing is False:
-        raise ValueError(
-            "trainer.enable_checkpointing: without checkpoints nothing can be scored or resumed; "
-            "`--trainer.fast_dev_run true` tries a configuration and keeps nothing"
-        )
 
 
 @rank_zero_only

@@ -11,15 +11,17 @@ from segbench.parsing.names import did_you_mean
 _DEVICES = re.compile(r"auto|-1|[1-9]\d*|\d+(\s*,\s*\d+)+,?|\d+,")
 
 
-def check_trainer(trainer: Namespace) -> None:
-    """Refuses accelerators, devices and strategies that do not exist or are not on this machine.
+def check_trainer(trainer: Namespace, verb: str) -> None:
+    """Refuses accelerators, devices and strategies that do not exist or are not on this machine, and idle runs.
 
     Args:
         trainer: Its options, parsed.
+        verb: fit, validate, test or predict.
 
     Raises:
         ValueError: With what there is.
     """
+    _check_purpose(trainer, verb)
     accelerator = trainer.get("accelerator")
     if isinstance(accelerator, str):
         _check_accelerator(accelerator)
@@ -55,4 +57,22 @@ def _check_accelerator(name: str) -> None:
         raise ValueError(
             f"trainer.accelerator: {name} is asked for, but torch finds none on this machine; "
             "train on the CPU by --trainer.accelerator cpu, or install a build of torch for your device"
+        )
+
+
+def _check_purpose(trainer: Namespace, verb: str) -> None:
+    """Refuses options of Lightning's that leave nothing of what a run is for."""
+    split = {"fit": "train", "validate": "val"}.get(verb, verb)
+    limit = f"limit_{split}_batches"
+    if trainer.get(limit) == 0:
+        raise ValueError(f"trainer.{limit}: with 0 batches {verb} does nothing; give 1 or more")
+    if trainer.get("barebones"):
+        raise ValueError(
+            "trainer.barebones: a run without log, checkpoints and scores leaves nothing behind; "
+            "`segbench bench models` measures speed, `--trainer.fast_dev_run true` tries a configuration"
+        )
+    if trainer.get("enable_checkpointing") is False:
+        raise ValueError(
+            "trainer.enable_checkpointing: without checkpoints nothing can be scored or resumed; "
+            "`--trainer.fast_dev_run true` tries a configuration and keeps nothing"
         )
