@@ -20,7 +20,7 @@ from segbench.data.formats import UnsupportedImageError
 from segbench.data.pixels import ORIENTATION, Pixels, check_size, opened, turned
 
 _LOSSLESS = {CODEC.NONE, CODEC.LZW, CODEC.ADOBE_DEFLATE, CODEC.DEFLATE, CODEC.PACKBITS, CODEC.LZMA, CODEC.ZSTD}
-_LOSSLESS |= {CODEC.CCITTRLE, CODEC.CCITTFAX3, CODEC.CCITTFAX4, CODEC.PNG}
+_LOSSLESS |= {CODEC.CCITTRLE, CODEC(3), CODEC(4), CODEC.PNG}  # 3 and 4 are fax groups, whose names changed
 _GREY = {COLOR.MINISWHITE, COLOR.MINISBLACK}
 _ALPHA = {1, 2}  # of the tag ExtraSamples: premultiplied or not
 _LARGEST_ID = 2.0**32

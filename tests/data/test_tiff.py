@@ -176,7 +176,7 @@ def test_masks_that_hold_something_else_are_refused(tmp_path):
         (IDS, {"photometric": "miniswhite"}, "inverted grey values"),
         (IDS, {"photometric": "minisblack", "compression": "jpeg"}, "compressed by JPEG, which may change"),
         (IDS, {"photometric": "minisblack", "compression": "jpeg2000"}, "compressed by JPEG2000, which may"),
-        (IDS.astype(np.float32), {"photometric": "minisblack"}, "float32.*, not class ids"),
+        (IDS.astype(np.float32) / 2, {"photometric": "minisblack"}, "float32.*, not class ids"),
         (RGB, {"photometric": "minisblack", "planarconfig": "contig"}, "3 bands, MINISBLACK.*, not class ids"),
         (np.stack([IDS, IDS]), {"photometric": "minisblack"}, "holds 2 pages"),
     ):
