@@ -38,6 +38,7 @@ from segbench.callbacks.start import Start
 from segbench.callbacks.step_seed import StepSeed
 from segbench.data.base import SegmentationDataModule
 from segbench.data.workers import workers_ended
+from segbench.device import check_processes
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
 from segbench.option_help import option_help
@@ -248,6 +249,7 @@ class SegbenchCLI(LightningCLI):
         config = self.config[self.subcommand]
         check_trainer(config.trainer, str(self.subcommand))
         check_classes(config.model)
+        check_processes(config.trainer.devices, config.trainer.accelerator)
         self._config_yaml = self._repeatable()
         if self._checkpoint_path is not None:
             config.start.checkpoint = None  # weights come from there, and the other file may be gone

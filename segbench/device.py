@@ -1,6 +1,7 @@
 """Where a command computes."""
 
-from typing import Literal, TypeAlias
+import os
+from typing import Any, Literal, TypeAlias
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -26,3 +27,26 @@ def choose_device(wanted: Device) -> str:
             f"device: there is no {place} here; choose {' or '.join(n for n in there if there[n])}"
         )
     return place
+
+
+def check_processes(devices: Any, accelerator: Any) -> None:
+    """Refuses to start more processes on the CPU than it has cores: they would only wait for each other.
+
+    Args:
+        devices: As Lightning takes them; on the CPU a number of processes.
+        accelerator: As Lightning takes it.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and choose_device("auto") == "cpu")
+    started = {"LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys()  # by torchrun, or SLURM
+    if not on_cpu or started or not str(devices).isdecimal():
+        return
+    affinity = getattr(os, "sched_getaffinity", None)  # respects the share a cluster grants; not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if int(devices) > cores:
+        raise ValueError(
+            f"trainer.devices: {devices} processes on {cores} CPU cores would only wait for each other; give"
+            f" --trainer.devices {cores} or less"
+        )

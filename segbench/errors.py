@@ -54,8 +54,9 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise _stopped(interrupt) from None
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, KeyboardInterrupt):  # Lightning turns it into status 1
-            raise _stopped(leaving.__context__) from None
+        interrupt = None if leaving.__suppress_context__ else leaving.__context__
+        if isinstance(interrupt, KeyboardInterrupt):  # which Lightning has turned into status 1
+            raise _stopped(interrupt) from None
         raise
     except Exception as error:
         line = one_line(error, verb)

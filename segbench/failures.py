@@ -129,6 +129,8 @@ def explain(error: BaseException, message: str, verb: str) -> str | None:
         return _full(error, verb)
     if not isinstance(error, (RuntimeError, MemoryError, OSError)) and type(error).__module__ != "cv2":
         return None
+    if isinstance(error, MemoryError) and not re.match(r"\w*MemoryError|Unable to allocate|std::", message):
+        return message  # of segbench, which names the file
     text = f"{type(error).__name__}: {message}"
     for kind in _KINDS:
         if kind.pattern.search(text):

@@ -1,7 +1,10 @@
 """A callback that sends the own process a signal at one moment of training, once."""
 
 import builtins
+import multiprocessing
 import os
+import signal
+import time
 from pathlib import Path
 
 import lightning as L
@@ -37,3 +40,40 @@ class Fail(L.Callback):
     def on_validation_batch_end(self, trainer, *args):
         if not trainer.sanity_checking:
             raise getattr(builtins, self.kind)(self.kind)
+
+
+class KillWorker(L.Callback):
+    """Kills all loading processes once, after the fourth training step or the first image of `validate`."""
+
+    def _kill(self):
+        if not Path("killed").exists():
+            Path("killed").touch()
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.join()
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 4:
+            self._kill()
+
+    def on_validation_batch_end(self, trainer, *args):
+        if trainer.state.fn == "validate":
+            self._kill()
+
+
+class FailAlone(L.Callback):
+    """Raises in the first process alone, while the others wait for it in the next step."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 2 and trainer.global_rank == 0:
+            raise ValueError("this process alone")
+
+
+class Stall(L.Callback):
+    """Never ends the second step, as a slow compilation does; a first interrupt is only noted."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 2:
+            Path(f"stalled-{trainer.global_rank}").touch()
+            while True:
+                time.sleep(0.05)

@@ -110,7 +110,16 @@ SHORTAGES = {
     "device, from a library": (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "segment", ["--window"]),
     "host": (too_large(), "test", ["machine is out of memory", "--model.init_args.windows_per_batch"]),
     "host in Python": (MemoryError(), "segment", ["machine is out of memory", "--batch_size"]),
-    "host in a worker": (in_worker(MemoryError("no")), "fit", ["machine is out of memory", "num_workers"]),
+    "host in a worker": (
+        in_worker(MemoryError("Unable to allocate 4.00 TiB for an array")),
+        "fit",
+        ["machine is out of memory", "num_workers"],
+    ),
+    "host, known to the reader": (
+        in_worker(MemoryError("a.png does not fit: split it")),
+        "fit",
+        ["a.png does not"],
+    ),
     "host in OpenCV": (
         cv2.error("OpenCV: error: (-4:Insufficient memory) Failed"),
         "doctor",

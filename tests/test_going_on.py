@@ -373,6 +373,77 @@ def test_no_loading_process_outlives_a_command(args, way):
         assert getattr(left.value, "code", type(left.value)) == status
 
 
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_more_processes_than_cores_are_refused_before_one_starts(args, capsys, monkeypatch, accelerator):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    line = refuse(capsys, [*args, "--trainer.devices", "640", "--trainer.accelerator", accelerator])
+    cores = len(os.sched_getaffinity(0))
+    assert f"trainer.devices: 640 processes on {cores} CPU cores" in line
+    assert runs() == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [("fit", ["lower --data.init_args.num_workers", "fit --resume runs/"]), ("validate", ["num_workers"])],
+)
+def test_a_killed_loading_process_is_one_line_with_what_helps_and_what_is_saved(args, capsys, verb, told):
+    """As the system does where memory runs out: its worker is killed while an image is read."""
+    kill = {"class_path": "sender.KillWorker"}
+    command = [*args, "--data.init_args.num_workers", "1", "--trainer.callbacks", json.dumps([kill])]
+    line = refuse(capsys, [verb, *command[1:]])
+    assert "a loader worker was killed" in line
+    for words in told:
+        assert words in line
+    assert multiprocessing.active_children() == []
+    if verb == "fit":
+        (run,) = runs()
+        main(["fit", "--resume", str(run), "--data.init_args.num_workers", "0"])
+        assert json.loads((run / "run.json").read_text())["finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["Ctrl-C", "Ctrl-C twice", "failure of one process"])
+def test_no_process_of_a_run_on_two_devices_is_left_behind(args, end):
+    """Lightning's own launch; the interrupts reach the whole group, as from a terminal."""
+    command = [*args, "--run_id", "mine", "--trainer.max_steps", "100000", "--data.init_args.num_workers", "1"]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    if end.startswith("failure"):
+        command += ["--trainer.callbacks", json.dumps([{"class_path": "sender.FailAlone"}])]
+    if end.endswith("twice"):
+        command += ["--trainer.callbacks", json.dumps([{"class_path": "sender.Stall"}])]
+    with Path("said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "segbench", *command],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )
+        if end.startswith("Ctrl-C"):
+            wait_for(process, "stalled-1" if end.endswith("twice") else "runs/*/mine/checkpoints/best.ckpt")
+            os.killpg(process.pid, signal.SIGINT)
+            if end.endswith("twice"):
+                while "Ctrl-C again stops at once" not in Path("said").read_text():
+                    time.sleep(0.05)
+                os.killpg(process.pid, signal.SIGINT)
+        status = process.wait(240)
+    told = Path("said").read_text()
+    assert status == (2 if end.startswith("failure") else 130), told
+    assert "Traceback" not in told
+    assert told.count("segbench: error:") == end.startswith("failure"), told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def wait_for(process, pattern):
+    deadline = time.monotonic() + 240
+    while not list(Path().glob(pattern)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_loading_processes_end_with_the_interpreter(tmp_path):
     script = """
@@ -398,11 +469,7 @@ def test_a_signal_to_all_processes_of_a_job_leaves_the_loading_ones_at_work(args
         process = subprocess.Popen(
             [sys.executable, "-m", "segbench", *command], stderr=said, start_new_session=True
         )
-        deadline = time.monotonic() + 240
-        while not list(Path("runs").glob("*/mine/checkpoints/best.ckpt")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(process, "runs/*/mine/checkpoints/best.ckpt")
         os.killpg(process.pid, number)
         assert process.wait(60) == os.EX_TEMPFAIL
     assert f"stopped by {number.name}" in Path("said").read_text()

@@ -21,7 +21,13 @@ VARIABLES = ("MALLOC_", "OMP_", "MKL_", "KMP_", "GOMP_", "SEGBENCH_KERNELS", "PY
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 # Ends by itself when its parent is gone.
-_SPIN = "import os\nwhile os.getppid() == {parent}:\n    for _ in range(1000000):\n        pass"
+_SPIN = """
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+while os.getppid() == {parent}:
+    for _ in range(1000000):
+        pass
+"""
 
 
 def circumstances(clock: Clock, busy: int = 0) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def compare(case: str, candidates: Mapping[str, Callable[[], object] | str], clo
                 work()
                 runnable[name] = work
             # RuntimeError: out of memory, no compiler, no such device. ValueError: our own refusals.
-            except (ValueError, RuntimeError, ImportError) as error:
+            except (ValueError, RuntimeError, MemoryError, ImportError) as error:
                 reasons[name] = readable(error).partition(". ")[0]
     # That first run was a warm-up already.
     timings = time_side_by_side(runnable, clock.repeats, clock.device, max(0, clock.warm_up - 1))

@@ -23,7 +23,8 @@ from segbench.posix import STOP_SIGNALS, TEMPFAIL
 SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
 STOPPED = TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it
 INTERRUPTED = 128 + signal.SIGINT  # 130, as shells expect of what Ctrl-C ends; nobody queues it again
-_GRACE_S = 2.0
+_LEAVING_S = 10.0  # for the other processes of this machine to end their loader workers
+_FAILING_S = 2.0  # for one that has failed itself to say why
 
 
 class Preemption(L.Callback):
@@ -31,12 +32,14 @@ class Preemption(L.Callback):
 
     def __init__(self) -> None:
         self._signal: int | None = None  # that came to this process
+        self._first = True  # of all processes
         self._step = 0  # after which the processes last asked each other
         self._leaving = False  # as all of them know
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens from here on; the trainer puts back what was there before when it ends."""
         self._signal, self._step, self._leaving = None, trainer.global_step, False
+        self._first = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
@@ -59,23 +62,23 @@ class Preemption(L.Callback):
         self._end_at_once(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Says what is saved, and ends the processes that Lightning launched beside this one.
+        """Says what is saved, and sees the processes end that Lightning launched beside this one.
 
         They may wait for this process in a collective operation that NCCL gives up after half an hour only.
         """
-        if isinstance(exception, SystemExit):  # all processes leave together
-            return
+        leaving = isinstance(exception, SystemExit)  # the others as well, unless they are in a validation
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        if trainer.state.fn == "fit" and trainer.is_global_zero and last.is_file():
+        if not leaving and trainer.state.fn == "fit" and trainer.is_global_zero and last.is_file():
             exception.add_note(f"`segbench fit --resume {trainer.default_root_dir}` resumes from {last}")
         launched: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         others = list(launched)
         launched.clear()  # Lightning watches them, and would kill this process as well before it has said why
-        deadline = time.monotonic() + _GRACE_S  # one that has failed itself may still be telling why
+        deadline = time.monotonic() + (_LEAVING_S if leaving else _FAILING_S)
         for process in others:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
             process.kill()
+            process.wait()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -143,8 +146,8 @@ class Preemption(L.Callback):
         self._signal = number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # once more ends it at once
-            # Not by print: the signal may have come while this very process was printing.
-            os.write(2, b"\nsegbench: saving after this step; Ctrl-C again stops at once\n")
+            if self._first:  # not by print: the signal may have come while this very process was printing
+                os.write(2, b"\nsegbench: saving after this step; Ctrl-C again stops at once\n")
 
     def _leave(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:

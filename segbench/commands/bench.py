@@ -229,4 +229,8 @@ def _start_anew(args: list[str]) -> int:
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | RETAINED | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "segbench", "bench", *args]
-    return subprocess.run(command, env=environment, check=False).returncode
+    try:
+        status = subprocess.run(command, env=environment, check=False).returncode
+    except KeyboardInterrupt:  # of which that process has spoken
+        raise SystemExit(130) from None
+    return status if status >= 0 else 128 - status  # ended by a signal

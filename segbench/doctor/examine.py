@@ -1,6 +1,7 @@
 """One look at one photograph and its mask: all that the diagnosis needs to know of them, in a small record."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -89,7 +90,7 @@ def examine(layout: Layout, root: Path, split: Split, pair: Pair) -> Record:
     try:
         image, mask = layout.read(pair)
     except Exception as error:  # decoders raise all sorts; the other files are still to be read
-        return _explain(record, pair, error)
+        return _explain(record, root, pair, error)
     height, width = image.shape[:2]
     pixels = hashlib.blake2b(image.tobytes(), digest_size=16, person=f"{width}x{height}".encode())
     dark = record.deep and 0 < image.max(initial=0) < 2 ** (DARK_BITS - 8)
@@ -131,12 +132,19 @@ def _look_at_header(record: Record, path: Path) -> Record:
                 orientation=_orientation(image),
             )
     except Exception:  # a damaged file, or a TIFF that Pillow does not know; reading it will name the fault
-        return record._replace(deep=path.is_file() and bits_per_sample(path) > 8)
+        try:
+            return record._replace(deep=path.is_file() and bits_per_sample(path) > 8)
+        except OSError:
+            return record
 
 
-def _explain(record: Record, pair: Pair, error: Exception) -> Record:
+def _explain(record: Record, root: Path, pair: Pair, error: Exception) -> Record:
     """Finds out which file of an unreadable pair is to blame."""
     record = record._replace(fault="unreadable", reason=str(error) or type(error).__name__)
+    if (
+        isinstance(error, OSError) and error.filename
+    ):  # not there, or not ours to read: nothing says it is damaged
+        return record._replace(reason=f"{error.strerror}: {below(root, Path(os.fsdecode(error.filename)))}")
     try:
         height, width = read_image(pair.image).shape[:2]
     except (UnsupportedImageError, MemoryError) as fault:

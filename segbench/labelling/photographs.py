@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from segbench.errors import one_line
 from segbench.labelling.labeller import Labeller
 from segbench.labelling.reading import Photograph, batches, read_ahead
 from segbench.labelling.record import Record
@@ -35,7 +36,7 @@ def label_photographs(
         advance: Called once for each, whatever became of it.
 
     Returns:
-        One line for each that could not be read or labelled.
+        One line for each that could not be read, labelled or written.
 
     Raises:
         OSError: If outputs cannot be written.
@@ -60,8 +61,15 @@ def label_photographs(
     def finish(most: int) -> None:
         while len(writing) > most:
             path, pixels, files = writing.popleft()
-            made.add(path, files.result(), pixels)
-            advance()
+            try:
+                made.add(path, files.result(), pixels)
+            except Exception as error:
+                problem = None if isinstance(error, OSError) else one_line(error, "segment")
+                if problem is None:  # a bug; or a full disk, which is full for the others too
+                    raise
+                report(f"{path}: {problem}")
+            else:
+                advance()
 
     with ThreadPoolExecutor(workers) as writers:
         for batch in batches(readable(), batch_size):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.data.files import read_image
-from segbench.errors import readable
+from segbench.errors import one_line
 
 MOST_WAITING = 2**26  # pixels that wait for others of their size: 200 MB
 
@@ -83,7 +83,8 @@ def _read(path: Path) -> Photograph:
         if not path.is_file():  # a pipe would be waited for without end
             raise ValueError(f"{path} is no file, or leads to none")
         return Photograph(path, read_image(path))
-    except (OSError, ValueError) as error:
-        return Photograph(path, None, readable(error))
-    except MemoryError:
-        return Photograph(path, None, f"{path} does not fit into memory")
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        problem = one_line(error, "segment")
+        if problem is None:
+            raise
+        return Photograph(path, None, problem if str(path) in problem else f"{path}: {problem}")

@@ -1,11 +1,15 @@
 """`segbench segment` goes on where it was stopped, and destroys nothing."""
 
+import errno
 import json
+import os
+import pkgutil
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -213,3 +217,67 @@ def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, checkpoint, photos
         )
     run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
     assert "2 of them from before" in capsys.readouterr().out
+
+
+PLACES = {
+    "read": "segbench.labelling.reading.read_image",
+    "labelled": "segbench.labelling.labeller.Labeller._label",
+    "written": "segbench.labelling.photographs.write_photograph",
+}
+NO_MEMORY = [
+    MemoryError("Unable to allocate 9.00 GiB for an array with shape (1,)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+@pytest.mark.parametrize("place", PLACES)
+def test_an_image_that_memory_does_not_hold_is_named_and_the_others_are_labelled(
+    tmp_path, checkpoint, photos, monkeypatch, capsys, place, error
+):
+    large = photos / "1.png"
+    cv2.imwrite(str(large), np.zeros((80, 90, 3), np.uint8))
+    where, _, name = PLACES[place].rpartition(".")
+    owner = pkgutil.resolve_name(where)
+    original = getattr(owner, name)
+
+    def fail(*args, **options):
+        holds = [one for one in args if getattr(one, "shape", None) == (80, 90, 3)]
+        batch = [one for one in args if isinstance(one, list) and one[0].shape == (80, 90, 3)]
+        if holds or batch or any(isinstance(one, Path) and one == large for one in args):
+            raise error
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(SystemExit) as ended:
+        run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
+    assert ended.value.code == 1
+    told = capsys.readouterr()
+    assert "5 of 6" in told.out
+    (line,) = [line for line in told.err.splitlines() if line.startswith("segbench: skipped: ")]
+    assert str(large) in line
+    assert "memory" in line
+    assert "--window" in line
+    assert "Traceback" not in told.err
+
+
+def test_a_full_disk_names_the_file_and_keeps_what_is_done(tmp_path, checkpoint, photos, monkeypatch, capsys):
+    """The third image does not fit any more; `write` of the system names no file, so that ours has to."""
+    written, original = [], Path.write_bytes
+
+    def write(path, data):
+        written.append(path)
+        if len(written) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write)
+        line = refused(capsys, checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
+    assert f"No space left on device: {tmp_path / 'out'}/2_color.png; free some space, or name another" in line
+    assert "--out" in line
+    assert not list((tmp_path / "out").glob(".segbench-*"))
+    run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
+    told = capsys.readouterr().out
+    assert "6 of 6" in told
+    assert "of them from before" in told

@@ -1,5 +1,8 @@
 """Planted faults: each is found, called by its name, and gone with the YAML that the doctor writes."""
 
+import errno
+import io
+import os
 import shutil
 from pathlib import Path
 
@@ -198,6 +201,12 @@ def dangling_link(d):
     d.gone("train/2")
 
 
+def dangling_mask(d):
+    d.mask("val", 1).unlink()
+    d.mask("val", 1).symlink_to(d.root / "nowhere.png")
+    d.gone("val/1")
+
+
 def leak(d):
     """The same pixels in another file."""
     Image.open(d.image("train", 1)).save(d.image("val", 1), compress_level=0)
@@ -309,7 +318,8 @@ PLANTED = [
     (float_mask, "RGB masks", "masks/train/0.tif"),
     (rgb_mask, "RGB masks", "masks/train/2.png"),
     (transparent_mask, "transparent mask", "masks/val/1.png"),
-    (dangling_link, "damaged image", "images/train/2.png"),
+    (dangling_link, "unreadable", "images/train/2.png"),
+    (dangling_mask, "unreadable", "images/val/1.png"),
     (binary, "0/255 masks", "masks/train/0.png"),
     (one_based, "ids 1..N", "masks/train/0.png"),
     (spread, "spread ids", "masks/train/0.png"),
@@ -772,3 +782,21 @@ def test_an_orientation_tag_of_a_mask_is_named_and_turns_neither_ids_nor_colours
     labels = read_all(config)
     for key in ("train/0", "train/1"):
         np.testing.assert_array_equal(labels[key], sound.truth[key])
+
+
+@pytest.mark.parametrize("file", ["images/train/1.png", "masks/train/1.png"])
+def test_a_file_of_somebody_else_is_a_finding(sound, tmp_path, capsys, monkeypatch, file):
+    """Root may read everything, so the system's refusal is played."""
+    forbidden, opened = sound.root / file, io.open
+
+    def refuse(path, *args, **options):
+        if str(path) == str(forbidden):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    status, told = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"), "--cache", "false")
+    assert status == 1
+    assert f"1 of 10 images cannot be read: Permission denied: {file}" in told
+    assert "damaged" not in told
