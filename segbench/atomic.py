@@ -18,9 +18,10 @@ from segbench.lock import release, supported, try_lock
 
 _DRAFT = re.compile(r"\.segbench-[0-9a-f]{32}(\..*)?")
 _ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # Python's write() names no file
-# NumPy, Pillow and torch's writer of archives only say that they could not write all of it.
+# NumPy, Pillow, safetensors and torch's writer of archives only say that they could not write all of it.
 _SHORT = re.compile(
     r"requested and \d+ written|encoder error -2|PytorchStreamWriter failed|unexpected pos \d+|iostream error"
+    r"|os error 28"
 )
 _clean: set[Path] = set()  # folders in which this process has looked for drafts
 

@@ -54,9 +54,9 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         raise _stopped(interrupt) from None
     except SystemExit as leaving:
-        interrupt = None if leaving.__suppress_context__ else leaving.__context__
-        if isinstance(interrupt, KeyboardInterrupt):  # which Lightning has turned into status 1
-            raise _stopped(interrupt) from None
+        cause = None if leaving.__suppress_context__ else leaving.__context__
+        if isinstance(cause, KeyboardInterrupt):  # which Lightning has turned into status 1
+            raise _stopped(cause) from None
         raise
     except Exception as error:
         line = one_line(error, verb)

@@ -1,12 +1,13 @@
 """A file is the old one or the new one."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from segbench import atomic
-from segbench.atomic import remove_drafts, replacing, scratch
+from segbench.atomic import naming, remove_drafts, replacing, scratch
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
@@ -105,3 +106,39 @@ def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
         (tmp_path / "unrelated").read_text()
     assert told.value.filename == str(tmp_path / "unrelated")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("57600 requested and 16256 written"),  # NumPy
+        OSError("encoder error -2 when writing image file"),  # Pillow
+        OSError("the weights: Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),  # torch
+        RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed"),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file_whoever_notices_it(tmp_path, error):
+    with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "kept"):
+        raise error
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_a_draft_folder_are_named_by_what_it_becomes(tmp_path):
+    with pytest.raises(OSError, match="Read-only") as raised, naming(tmp_path / "set", tmp_path / ".draft"):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / ".draft" / "set" / "a.png"))
+    assert raised.value.filename == str(tmp_path / "set")
+
+
+def test_files_that_are_read_keep_their_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "kept"):
+        (tmp_path / "missing").read_bytes()
+    assert raised.value.filename == str(tmp_path / "missing")
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), replacing(tmp_path / "kept"):
+        raise RuntimeError("a bug")
