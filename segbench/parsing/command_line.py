@@ -33,6 +33,15 @@ def check_words(words: list[str]) -> dict[str, str]:
             )
         if not given:
             value = words[index + 1] if index + 1 < len(words) else ""
+        if (
+            option.startswith("--data")
+            and not value.isascii()
+            and value != value.encode(errors="ignore").decode()
+        ):
+            shown = value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise ValueError(
+                f"{option}: {shown} is not UTF-8, and no configuration can name it: rename the folder"
+            )
         if option in {"--config", "-c"} and value and "\n" not in value and value[:1] != "{":
             texts[value] = _read_config(value)
         elif value[:1] in {"{", "["}:

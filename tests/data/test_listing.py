@@ -129,6 +129,15 @@ def test_names_that_lists_and_terminals_cannot_hold_are_refused_by_training_and_
     assert str(error.value) in capsys.readouterr().out
 
 
+def test_a_dataset_in_a_folder_that_is_not_utf8_is_refused_by_that_reason(tmp_path, capsys):
+    root = os.fsdecode(os.fsencode(tmp_path) + b"/stra\xdfe")
+    for verb in ("fit", "doctor"):
+        with pytest.raises(SystemExit) as stop:
+            main([verb, "--data", FOLDER, "--data.init_args.root", root])
+        assert stop.value.code == 2
+        assert r"stra\xdfe is not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_training_on_other_awkward_names_runs_to_the_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
