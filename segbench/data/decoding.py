@@ -33,6 +33,8 @@ READER = 2
 _MOST_PADDING = 4  # bytes between the last pixel and the end of a JPEG, which some cameras leave
 _UNCOMMON = "Could not determine subsampling"
 _NOT_BY_TURBOJPEG = {"CMYK", "YCCK", _UNCOMMON}
+# libjpeg, Pillow's codecs and OpenCV say it in words.
+_NO_MEMORY = re.compile(r"(?i)insufficient memory|out of memory|failed to allocate")
 _EXIF_WITHIN = 1 << 20  # bytes of a JPEG in which its EXIF block begins
 
 
@@ -67,7 +69,7 @@ def decode_image(path: Path, data: bytes, reduction: int = 1, upright: bool = Tr
                 image = tiff.read_colors(data)
             case kind:
                 image = _by_pillow(data, kind, upright)
-    return to_rgb(path, image)
+        return to_rgb(path, image)
 
 
 def decode_mask(path: Path, data: bytes) -> NDArray[np.integer]:
@@ -132,7 +134,9 @@ def _naming(path: Path) -> Iterator[None]:
     except UnsupportedImageError as error:
         raise UnsupportedImageError(f"{path} {error}") from None
     except Exception as error:
-        if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem:
+        if isinstance(error, Warning):  # which the user has turned into an error
+            raise
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             raise MemoryError(
                 f"{path} does not fit into memory while it is decoded: use fewer loading processes"
                 " (num_workers), or split it into tiles"

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
+import tifffile
 from PIL import Image, features
 
 from segbench.data import pixels
@@ -22,6 +24,7 @@ SMOOTH = np.stack(np.broadcast_arrays(np.arange(96)[:, None] * 2, np.arange(128)
 NOISE = np.clip(SMOOTH + RNG.integers(-20, 21, SMOOTH.shape), 0, 255).astype(np.uint8)
 IDS = RNG.integers(0, 12, (12, 16)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
 ANY = Path("a.any")
+CV2_MEMORY = cv2.error("OpenCV(5) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 99 bytes")
 
 # What each name is saved as, and whether pixels stay as they are.
 FORMATS = {
@@ -231,25 +234,25 @@ def test_our_limit_holds_in_place_of_pillows(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_running_out_of_memory_is_not_damage(monkeypatch):
-    def refuse(*_):
-        error = cv2.error("Failed to allocate 3221225472 bytes")
-        error.code = cv2.Error.StsNoMem
+@pytest.mark.parametrize(
+    ("library", "name", "error", "kind"),
+    [
+        (cv2, "imdecode", CV2_MEMORY, "PNG"),
+        (cv2, "cvtColor", CV2_MEMORY, "TIFF"),
+        (simplejpeg, "decode_jpeg", ValueError("Insufficient memory (case 4)"), "JPEG"),
+        (Image.Image, "load", OSError("out of memory when reading image file"), "GIF"),
+        (Image.Image, "convert", MemoryError(), "BMP"),
+        (tifffile.TiffPage, "asarray", MemoryError("Unable to allocate 3 GiB"), "TIFF"),
+    ],
+)
+def test_running_out_of_memory_is_not_damage(monkeypatch, library, name, error, kind):
+    def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(cv2, "imdecode", refuse)
-    for decode, data in ((decode_image, saved(SMOOTH, "PNG")), (decode_mask, saved(IDS, "PNG"))):
-        with pytest.raises(MemoryError, match=r"a\.any does not fit into memory.*num_workers"):
-            decode(ANY, data)
-
-
-def test_running_out_of_memory_in_pillow_is_not_damage(monkeypatch):
-    def refuse(*_, **__):
-        raise MemoryError
-
-    monkeypatch.setattr(Image.Image, "convert", refuse)
-    with pytest.raises(MemoryError, match=r"a\.any does not fit into memory"):
-        decode_image(ANY, saved(SMOOTH, "BMP"))
+    data = saved(IDS, kind)
+    monkeypatch.setattr(library, name, refuse)
+    with pytest.raises(MemoryError, match=r"a\.any does not fit into memory.*num_workers"):
+        decode_image(ANY, data)
 
 
 # -- depth --
