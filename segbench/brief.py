@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from segbench.printable import escape_controls
+
 
 def brief(value: Any) -> str:
     """Writes a value as short as it can be told from others.
@@ -22,7 +24,7 @@ def brief(value: Any) -> str:
         return f"[{', '.join(map(brief, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else brief_class(str(value))
+    return f"{value:g}" if isinstance(value, float) else brief_class(escape_controls(str(value)))
 
 
 def brief_class(name: str) -> str:

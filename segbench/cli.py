@@ -44,6 +44,7 @@ from segbench.errors import one_line_errors
 from segbench.option_help import option_help
 from segbench.parsing.names import load_rooms
 from segbench.parsing.parser import ExplainedParser
+from segbench.printable import escape_controls, without_passwords
 from segbench.resume import check_own, check_same, differences, find_run, remember
 from segbench.runs import Claims, experiment_name, run_folder, run_of, write_config
 from segbench.tasks.base import Task
@@ -389,7 +390,7 @@ def _expand_overlays(args: list[str]) -> list[str]:
 @rank_zero_only
 def _tell(message: str) -> None:
     """Tells the user on stderr, once, however many processes there are."""
-    print(message, file=sys.stderr)
+    print(escape_controls(without_passwords(message)), file=sys.stderr)
 
 
 def _asks(args: list[str], option: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from segbench.failures import explain
+from segbench.printable import escape_controls, without_passwords
 
 TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
 
@@ -62,6 +63,7 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
         line = one_line(error, verb)
         if line is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
+        line = escape_controls(without_passwords(line))
         print(f"segbench: error: {line} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
         raise SystemExit(2) from error
 

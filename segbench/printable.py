@@ -37,15 +37,15 @@ def escape_controls(text: str) -> str:
 
 
 def for_markdown(text: object) -> str:
-    """Makes text a piece of one line, or of one table cell, of Markdown, in which it marks nothing up.
+    """Makes text a piece of a line, or a table cell, of Markdown, without tags, links or columns of its own.
 
     Args:
         text: Anybody's.
 
     Returns:
-        With entities and backslashes; shown by Markdown as the text was.
+        With entities and backslashes.
     """
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(escape_controls(str(text)), quote=False))
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(escape_controls(str(text)), quote=False))
 
 
 def for_html(text: object) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.printable import escape_controls
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -145,20 +147,27 @@ def _print_finding(
     from segbench.doctor.finding import as_yaml, remedy
 
     head = Text.assemble(
-        (finding.level, _COLORS[finding.level]), "  ", (finding.name, "bold"), f": {finding.text}"
+        (finding.level, _COLORS[finding.level]),
+        "  ",
+        (finding.name, "bold"),
+        f": {escape_controls(finding.text)}",
     )
     console.print(head)
     for file in finding.files[:_EXAMPLES]:
-        console.print(f"    {file}", markup=False)
+        console.print(f"    {escape_controls(str(file))}", markup=False)
     if len(finding.files) > _EXAMPLES:
         console.print(f"    … and {len(finding.files) - _EXAMPLES} more", markup=False)
     overlay = remedy([finding], given, accepted)
     if overlay:
         console.print("  mended by", markup=False)
-        console.print("".join(f"    {line}\n" for line in as_yaml(overlay).splitlines()), markup=False, end="")
+        console.print(
+            "".join(f"    {escape_controls(line)}\n" for line in as_yaml(overlay).splitlines()),
+            markup=False,
+            end="",
+        )
     if finding.advice:
         advice = finding.advice if overlay else finding.advice.removeprefix("or ")
-        console.print(f"  {advice}", markup=False)
+        console.print(f"  {escape_controls(advice)}", markup=False)
     console.print()
 
 
@@ -183,7 +192,7 @@ def _print_classes(console: "Console", data: "SegmentationDataModule", diagnosis
         red, green, blue = data.palette[label]
         bar = Text("█" * round(_BAR * first[label] / max(max(first), 1e-9)), f"rgb({red},{green},{blue})")
         figures = [f"{row[label]:.2%}" if row[label] else "-" for row in shares.values()]
-        table.add_row(str(label), Text(name), *figures, bar)
+        table.add_row(str(label), Text(escape_controls(name)), *figures, bar)
     console.print(table)
     console.print()
 

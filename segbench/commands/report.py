@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from segbench.printable import escape_controls
+
 POSITIONAL = {
     "runs": {"nargs": "+", "type": Path, "help": "Run folders, or folders of them such as runs/EXPERIMENT."}
 }
@@ -32,16 +34,17 @@ def report(runs: list[Path], out: Path) -> None:
         try:
             found.append(read_run(folder))
         except ValueError as error:
-            print(f"{error}; it is left out", file=sys.stderr)
+            print(f"{escape_controls(str(error))}; it is left out", file=sys.stderr)
     scored = [run for run in found if run.finished and run.scores]
     for run in found:
         if run not in scored:
-            print(
-                f"{run.name} is left out: {'no scores' if run.finished else 'it is not finished'}",
-                file=sys.stderr,
-            )
+            reason = "no scores" if run.finished else "it is not finished"
+            print(f"{escape_controls(run.name)} is left out: {reason}", file=sys.stderr)
     for run in repeats(scored):
-        print(f"{run.name} is left out: another run has its configuration and its seed", file=sys.stderr)
+        print(
+            f"{escape_controls(run.name)} is left out: another run has its configuration and its seed",
+            file=sys.stderr,
+        )
         scored.remove(run)
     if not scored:
         raise ValueError(f"none of the {len(found)} runs is finished and scored; validate or test them")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.device import Device, choose_device
 from segbench.postprocess.base import PostProcessor
+from segbench.printable import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ def segment(
         "opacity": opacity,
     }
     for line in found.notes:
-        print(f"segbench: {_printable(line)}", file=sys.stderr)
+        print(f"segbench: {escape_controls(line)}", file=sys.stderr)
     problems = list(found.closed)
     with record.open_record(out, found.files, options, overwrite) as made:
         todo = [file for file in found.files if not made.is_done(file)]
@@ -144,7 +145,7 @@ def segment(
     what = "files" if any(map(inputs.is_video, found.files)) else "photographs"
     print(f"{complete} of {len(found.files)} {what} are in {out}{kept}")
     for line in problems:
-        print(f"segbench: skipped: {_printable(line)}", file=sys.stderr)
+        print(f"segbench: skipped: {escape_controls(line)}", file=sys.stderr)
     if problems:
         raise SystemExit(1)
 
@@ -233,11 +234,6 @@ def _label_video(
     except ValueError as error:
         return [str(error)]
     if note:
-        print(f"segbench: note: {_printable(note)}", file=sys.stderr)
+        print(f"segbench: note: {escape_controls(note)}", file=sys.stderr)
     made.add(path, files, None)
     return []
-
-
-def _printable(text: str) -> str:
-    """Spells out what a terminal would obey, or could not show."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from segbench.printable import escape_controls
+
 if TYPE_CHECKING:
     from segbench.sweeps.file import Sweep
     from segbench.sweeps.space import Point
@@ -117,7 +119,7 @@ def _run(
                 f"{strangers[0].parent} belongs to an earlier sweep that this storage does not know; "
                 "give its --storage, or a name for a new one by --study NAME"
             )
-        console.print(f"{sweep.name}: checking every value against the parser")
+        console.print(f"{escape_controls(sweep.name)}: checking every value against the parser", markup=False)
         first = check(sweep)
         if dry_run and sweep.command.verb == "fit":
             with console.status("dry run of the first trial on drawn scenes"):

@@ -16,7 +16,7 @@ from segbench.atomic import naming, scratch
 from segbench.export.model_card import model_card
 from segbench.export.weights import write_weights
 from segbench.tasks.base import Task
-from segbench.tasks.checkpoint import HUB_CONFIG, HUB_WEIGHTS, load_task
+from segbench.tasks.checkpoint import HUB_CONFIG, HUB_WEIGHTS, load_task, saved_config
 from segbench.tasks.safetensors_file import description
 
 
@@ -68,9 +68,9 @@ def _without_paths(described: dict[str, Any]) -> dict[str, Any]:
     """Takes folders of this machine out of a configuration."""
     public: dict[str, Any] = json.loads(json.dumps(described))
     _hide(public["hyper_parameters"].get("encoder"))
-    if "segbench" in public:
+    if (saved := saved_config(public, "the checkpoint")) is not None:
         try:
-            public["segbench"]["config"] = _public_config(yaml.safe_load(public["segbench"]["config"]))
+            public["segbench"]["config"] = _public_config(saved)
         except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ValueError(
                 f"the checkpoint carries a configuration that is not understood ({type(error).__name__})"

@@ -5,13 +5,16 @@ around the checkpoint; without it the card says that they are not known.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from segbench.printable import escape_controls, for_markdown
 from segbench.run_files import read_run_json
 from segbench.tasks.base import Task
+from segbench.tasks.checkpoint import saved_config
 
 
 class Dataset(NamedTuple):
@@ -71,7 +74,7 @@ def model_card(checkpoint: dict[str, Any], task: Task, path: Path, name: str, li
     Returns:
         Markdown with a YAML header.
     """
-    config = yaml.safe_load(checkpoint["segbench"]["config"]) if "segbench" in checkpoint else {}
+    config = saved_config(checkpoint, path) or {}
     class_path = str((config.get("data") or {}).get("class_path", ""))
     dataset = DATASETS.get(class_path)
     run = _run_card(path)
@@ -88,7 +91,7 @@ def model_card(checkpoint: dict[str, Any], task: Task, path: Path, name: str, li
         header["model-index"] = [_index_entry(name, dataset, scores)]
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---",
-        f"# {name}",
+        f"# {for_markdown(name)}",
         f"Semantic segmentation into {task.num_classes} classes: {_model_in_words(checkpoint)}.",
         "## Use",
         "```python\nimport segbench\nfrom huggingface_hub import snapshot_download\n\n"
@@ -99,13 +102,13 @@ def model_card(checkpoint: dict[str, Any], task: Task, path: Path, name: str, li
         "## Data",
         _data_in_words(dataset, class_path),
         "## Licence",
-        f"Of the weights: {license}."
+        f"Of the weights: {for_markdown(license)}."
         if license != "unknown"
         else "Of the weights: none is stated. Terms of data and pretrained weights may bind them.",
         "## Training",
         _training(checkpoint, config, run),
         "## Classes",
-        "\n".join(f"{index}. {label}" for index, label in enumerate(task.class_names)),
+        "\n".join(f"{index}. {for_markdown(label)}" for index, label in enumerate(task.class_names)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -169,7 +172,7 @@ def _index_entry(name: str, dataset: Dataset, scores: dict[str, dict[str, float]
 def _data_in_words(dataset: Dataset | None, class_path: str) -> str:
     if dataset is not None:
         return f"{dataset.name}. Terms: {dataset.terms}."
-    told = f"read by `{class_path}`" if class_path else "not known"
+    told = f"read by {for_markdown(class_path)}" if class_path else "not known"
     return f"Training data: {told}. Its licence is not known to segbench; state it here before publishing."
 
 
@@ -184,7 +187,7 @@ def _short(room: Any) -> str:
     path = room["class_path"] if isinstance(room, dict) else str(room)
     options = room.get("init_args") or {} if isinstance(room, dict) else {}
     model = f" ({options['model_name']})" if "model_name" in options else ""
-    return f"{path.rpartition('.')[2]}{model}"
+    return for_markdown(f"{path.rpartition('.')[2]}{model}")
 
 
 def _training(checkpoint: dict[str, Any], config: dict[str, Any], run: dict[str, Any]) -> str:
@@ -193,19 +196,21 @@ def _training(checkpoint: dict[str, Any], config: dict[str, Any], run: dict[str,
     told = []
     if converted:
         told.append(
-            f"Trained elsewhere, and converted by `segbench convert` ({converted}). How it was trained is told"
-            " where its weights were published; what follows is how segbench would train on."
+            f"Trained elsewhere, and converted by `segbench convert` ({for_markdown(converted)}). How it was"
+            " trained is told where its weights were published; what follows is how segbench would train on."
         )
     elif "global_step" in checkpoint:
         told.append(f"- {checkpoint['global_step']} optimiser steps")
     if total := (run.get("parameters") or {}).get("total"):
         told.append(f"- {total:,} parameters")
     if device := (run.get("device") or {}).get("name"):
-        told.append(f"- on {device}, {run['device'].get('processes', 1)} process(es)")
+        told.append(f"- on {for_markdown(device)}, {run['device'].get('processes', 1)} process(es)")
     if step_time := run.get("step_time_s"):
         told.append(f"- {step_time:.3f} s for a step")
     if versions := run.get("versions"):
-        told.append("- " + ", ".join(f"{key} {value}" for key, value in versions.items() if value))
+        told.append(
+            "- " + for_markdown(", ".join(f"{key} {value}" for key, value in versions.items() if value))
+        )
     if commit := run.get("commit"):
         told.append(f"- segbench's commit {commit if isinstance(commit, str) else json.dumps(commit)}")
     if not config:
@@ -214,4 +219,6 @@ def _training(checkpoint: dict[str, Any], config: dict[str, Any], run: dict[str,
     init_args = {key: value for key, value in (model.get("init_args") or {}).items() if key not in _LINKED}
     shown = {**config, "model": {**model, "init_args": init_args}}
     recipe = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
-    return "\n".join(told) + f"\n\n```yaml\n{recipe}```"
+    recipe = "".join(f"{escape_controls(line)}\n" for line in recipe.splitlines())
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", recipe)), 0)  # which nothing in it closes
+    return "\n".join(told) + f"\n\n{fence}yaml\n{recipe}{fence}"

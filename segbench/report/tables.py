@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+from segbench.printable import for_markdown
+
 Cell: TypeAlias = str | int | float | None
 MISSING = "–"
 
@@ -30,7 +32,7 @@ class Table(NamedTuple):
         """Writes it as Markdown, numbers to two decimals."""
         words = [any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
         lines = [
-            f"## {self.title}",
+            f"## {for_markdown(self.title)}",
             "",
             _line(self.columns),
             "|" + "|".join("---" if word else "--:" for word in words) + "|",
@@ -50,7 +52,7 @@ class Table(NamedTuple):
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(for_markdown(cell) for cell in cells) + " |"
 
 
 def _text(cell: Cell) -> str:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from segbench.brief import brief, last_key
+from segbench.printable import escape_controls
 from segbench.sweeps.file import Sweep
 from segbench.sweeps.study import Standing
 
@@ -29,23 +31,23 @@ def progress_table(sweep: Sweep, standings: Sequence[Standing]) -> Table:
         if (number := sum(standing.state == state for standing in standings))
     )
     title = f"{sweep.name}: {ended} of {sweep.trials} trials done" + (f" ({counts})" if counts else "")
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(escape_controls(title)), title_justify="left")
     varied = [parameter for parameter in sweep.parameters if len(parameter.choices) != 1]
     for head in ("trial", "state", *(last_key(p.name) for p in varied), sweep.metric, "reports", "time"):
-        table.add_column(head, overflow="fold")
+        table.add_column(Text(escape_controls(head)), overflow="fold")
     for standing in _chosen(sweep, standings):
         point = standing.point or {}
         table.add_row(
             str(standing.slot + 1),
             standing.state,
-            *(brief(point[p.name]) if p.name in point else "" for p in varied),
+            *(Text(brief(point[p.name]) if p.name in point else "") for p in varied),
             "" if standing.value is None else f"{standing.value:.4f}",
             str(standing.reports),
             "" if standing.seconds is None else clock(standing.seconds),
             style=_STYLES.get(standing.state),
         )
         if standing.note:
-            table.add_row("", standing.note, style="red")
+            table.add_row("", Text(escape_controls(standing.note)), style="red")
     return table
 
 
