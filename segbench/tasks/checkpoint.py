@@ -311,7 +311,7 @@ def build_task(
             check_parsed(config, path, names)
             check_classes(config.model)
             if weights is not None and not names:
-                build_like(weights, path, lambda: parser.instantiate(config).model)
+                build_like(weights, path, model, lambda: parser.instantiate(config).model)
             task: Task = parser.instantiate(config).model
     except Exception as error:  # the file may hold any numbers, and any of them may be wrong
         raise ValueError(f"{path}: its model cannot be built: {readable(error)}") from error

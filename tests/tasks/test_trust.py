@@ -14,6 +14,7 @@ from reference.tiny_tasks import hyper_parameters, write_checkpoint
 
 import segbench
 from segbench.__main__ import main
+from segbench.resume import check_own, remember
 from segbench.tasks.checkpoint import build_task, model_config, read_checkpoint, run_config
 from segbench.tasks.safetensors_file import write_safetensors
 
@@ -410,3 +411,34 @@ def test_resuming_a_strangers_run_runs_nothing_of_it(run, changes, capsys):
     told = capsys.readouterr().err
     assert told.startswith(f"segbench: error: {Path(folder, 'config.yaml')}")
     assert told.count("\n") == 1
+
+
+def test_a_run_that_was_begun_here_may_name_what_it_likes(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
+    config = Path(run(trainer={"precision": None, "callbacks": [SPEC]}), "config.yaml")
+    with pytest.raises(
+        ValueError, match=r"config.yaml is built with evilmod.Evil, .* allow it by --trust evilmod"
+    ):
+        check_own(config, [])
+    remember(config.read_text(), config)
+    check_own(config, [])
+    note = next((tmp_path / "cache" / "own_runs").iterdir())
+    note.chmod(0o666)  # anybody could have made it
+    with pytest.raises(ValueError, match="evilmod"):
+        check_own(config, [])
+    note.chmod(0o600)
+    config.write_text(config.read_text() + "# changed\n")
+    with pytest.raises(ValueError, match="evilmod"):
+        check_own(config, [])
+
+
+def test_a_run_of_known_parts_needs_no_note(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path / "cache"))
+    stopping = {
+        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+        "init_args": {"monitor": "val/miou"},
+    }
+    config = Path(run(trainer={"precision": "bf16-mixed", "strategy": "auto", "callbacks": [stopping]}))
+    remember((config / "config.yaml").read_text(), config / "config.yaml")
+    assert not (tmp_path / "cache").exists()
+    check_own(config / "config.yaml", [])
