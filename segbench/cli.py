@@ -57,6 +57,7 @@ from segbench.tasks.checkpoint import (
     run_config,
     saved_config,
 )
+from segbench.tasks.classes import match_classes
 from segbench.tasks.trust import check_classes, read_names
 from segbench.trainer import Trainer
 from segbench.trainer_options import check_trainer
@@ -275,6 +276,11 @@ class SegbenchCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Makes a trainer that writes into the run folder and nowhere else, and the folder."""
         if self._checkpoint is not None:
+            told = match_classes(
+                self.model, self._checkpoint, self._checkpoint_path or "", self.subcommand != "fit"
+            )
+            if told is not None:
+                _tell(told)
             check_fits(self.model, self._checkpoint, self._checkpoint_path or "")
             if self._filled_here:
                 self.model.load_state_dict(self._checkpoint["state_dict"])

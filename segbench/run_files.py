@@ -1,5 +1,6 @@
 """Reads `run.json` and `config.yaml` of a run folder, checked, so that callers may rely on their types."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,6 +64,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return content
 
 
+def data_digests(card: Mapping[str, Any]) -> dict[str, str]:
+    """Shortens the fingerprint of a run's data to what is compared.
+
+    Args:
+        card: Of `read_run_json`.
+
+    Returns:
+        Digest of `classes` and of each split; empty where the version that wrote it recorded none.
+    """
+    data = card.get("data")
+    if data is None:
+        return {}
+    classes = hashlib.sha256(json.dumps(data["classes"]).encode()).hexdigest()[:16]
+    return {"classes": classes, **{split: entry["digest"] for split, entry in data["splits"].items()}}
+
+
 def _kind(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(
         type(value), repr(value)[:40]
@@ -112,6 +129,18 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(_is_text, value.values()))
 
 
+def _is_data(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and isinstance(value.get("classes"), list)
+        and all(map(_is_text, value["classes"]))
+        and isinstance(value.get("splits"), Mapping)
+        and all(
+            isinstance(entry, Mapping) and _is_text(entry.get("digest")) for entry in value["splits"].values()
+        )
+    )
+
+
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "verb": ("text", _is_text),
     "finished": ("true or false", lambda value: isinstance(value, bool)),
@@ -124,6 +153,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "parameters": ("numbers of parameters", _are_counts),
     "step_time_s": ("a number or null", _optional(_is_number)),
     "peak_memory_bytes": ("a number or null", _optional(_is_number)),
+    "data": ("classes and a digest of each split, or null", _optional(_is_data)),
     "scores": ("miou of each split", _are_scores),
     "history": ("a list of scores with their steps", _is_history),
 }

@@ -8,7 +8,7 @@ import numpy as np
 
 from segbench.functional.charts import scatter_plot
 from segbench.functional.pictures import Image
-from segbench.run_files import read_run_json
+from segbench.run_files import data_digests, read_run_json
 
 
 class Run(NamedTuple):
@@ -18,11 +18,13 @@ class Run(NamedTuple):
         config: Its config.yaml.
         experiment: Name of the folder of runs of the same experiment.
         scores: Mean IoU by split, as fractions.
+        data: Digest of the files of each split; empty where none is recorded.
     """
 
     config: Path
     experiment: str
     scores: dict[str, float]
+    data: dict[str, str]
 
 
 # Section, variant, title and value of every cost that a plot can have.
@@ -49,14 +51,24 @@ def read_runs(folders: Iterable[Path]) -> dict[str, Run]:
     for folder in folders:
         place = folder.absolute()
         try:
-            entries = read_run_json(place).get("scores", {})
+            card = read_run_json(place)
         except FileNotFoundError:
             raise ValueError(f"{folder} is not a run folder: it has no run.json; leave it out") from None
+        entries = card.get("scores", {})
         scores = {split: entry["miou"] for split, entry in entries.items() if entry["miou"] is not None}
         if not scores:
             raise ValueError(f"{folder} has no scores in its run.json; leave it out")
-        runs["/".join(place.parts[-2:])] = Run(place / "config.yaml", place.parts[-2], scores)
-    common_split(runs)
+        runs["/".join(place.parts[-2:])] = Run(
+            place / "config.yaml", place.parts[-2], scores, data_digests(card)
+        )
+    split = common_split(runs)
+    found: dict[str, str] = {}
+    for name, run in runs.items():
+        if split in run.data:
+            found.setdefault(run.data[split], name)
+    if len(found) > 1:
+        one, other = list(found.values())[:2]
+        raise ValueError(f"{one} and {other} were scored on different {split} data: give runs on the same data")
     return runs
 
 

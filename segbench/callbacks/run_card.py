@@ -14,10 +14,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import WandbLogger
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from segbench.atomic import replacing
 from segbench.callbacks.checkpoints import is_best
 from segbench.callbacks.feature_cache import FeatureCache
+from segbench.data.base import SegmentationDataModule
+from segbench.data.fingerprint import changed, fingerprint
 from segbench.posix import peak_resident
 from segbench.provenance import commit, processor
 from segbench.run_files import read_run_json
@@ -77,6 +80,7 @@ class RunCard(L.Callback):
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "device": _device(trainer),
             "precision": str(trainer.precision),
+            "data": self._data(trainer, before.get("data")),
             "parameters": parameters,
             "step_time_s": before.get("step_time_s"),
             "peak_memory_bytes": before.get("peak_memory_bytes", 0),
@@ -84,6 +88,20 @@ class RunCard(L.Callback):
             "history": before.get("history", []),
         }
         self._write(trainer)
+
+    def _data(self, trainer: L.Trainer, before: Any) -> dict[str, Any] | None:
+        """Identifies the data, and warns where a resumed run began on others."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, SegmentationDataModule):
+            return None
+        now = fingerprint(data)
+        if isinstance(before, dict) and (found := changed(before, now)):
+            rank_zero_warn(
+                f"{trainer.default_root_dir} began on other data ({'; '.join(found)}): its scores before and"
+                " after this point cannot be compared; to train on other data begin another run with its"
+                " weights by --init-from CKPT"
+            )
+        return now
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes whether features are cached, which is settled by now."""

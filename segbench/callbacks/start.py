@@ -4,11 +4,15 @@ Source: the three stages of the attention U-Net's code, https://github.com/dmitr
 a plain bottleneck, then a fresh one of attention with all else frozen, then the whole.
 """
 
+from typing import Any
+
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from segbench.tasks.base import Task
 from segbench.tasks.checkpoint import read_checkpoint
+from segbench.tasks.classes import class_order, differing, reordered, trained_classes
 
 
 class Start(L.Callback):
@@ -46,10 +50,57 @@ class Start(L.Callback):
             if not any(key.startswith(f"{name}.") for key in pl_module.state_dict()):
                 raise ValueError(f"start.fresh: the model has no weights in '{name}'; try decoder.bottleneck")
         if self.checkpoint is not None:
-            fill(pl_module, read_checkpoint(self.checkpoint)["state_dict"], self.fresh, self.checkpoint)
+            content = read_checkpoint(self.checkpoint)
+            weights = content["state_dict"]
+            if isinstance(pl_module, Task):
+                weights = in_order_of(pl_module, content, self.fresh, self.checkpoint)
+            fill(pl_module, weights, self.fresh, self.checkpoint)
         if self.freeze:
             for name, parameter in pl_module.named_parameters():
                 parameter.requires_grad_(_is_in(name, self.fresh))
+
+
+def in_order_of(task: Task, checkpoint: dict[str, Any], fresh: list[str], path: str) -> dict[str, Tensor]:
+    """Puts the weights of a checkpoint into the order of the task's classes.
+
+    Args:
+        task: To be filled.
+        checkpoint: From `read_checkpoint`.
+        fresh: Names of modules that are not filled.
+        path: Of the checkpoint, for messages.
+
+    Returns:
+        By name.
+
+    Raises:
+        ValueError: If weights that depend on the classes are to be filled, and the classes are other ones.
+    """
+    weights: dict[str, Tensor] = checkpoint["state_dict"]
+    trained = trained_classes(checkpoint, path)
+    if trained is None or trained == task.class_names:
+        return weights
+    axes = {name: axis for name, axis in task.class_axes().items() if not _is_in(name, fresh)}
+    if not axes:
+        return weights
+    told = differing(trained, task.class_names)
+    try:
+        order = class_order(trained, task.class_names, path)
+        if order is None:
+            return weights
+        weights = reordered(weights, axes, order)
+    except ValueError:
+        modules = ", ".join(_smallest({name.rpartition(".")[0] for name in axes}))
+        raise ValueError(
+            f"start.checkpoint: {path} was trained on other classes than the data have: {told}; to train what"
+            f" depends on the classes from random weights, add --start.fresh '[{modules}]'"
+        ) from None
+    rank_zero_info(f"classes in another order in {path}: {told}; their weights are mapped by name")
+    return weights
+
+
+def _smallest(modules: set[str]) -> list[str]:
+    """Leaves out modules that are part of others."""
+    return sorted(one for one in modules if not any(one.startswith(f"{other}.") for other in modules))
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], fresh: list[str], path: str) -> None:

@@ -40,6 +40,13 @@ def report(runs: list[Path], out: Path) -> None:
         if run not in scored:
             reason = "no scores" if run.finished else "it is not finished"
             print(f"{escape_controls(run.name)} is left out: {reason}", file=sys.stderr)
+    unknown = [run.name for run in scored if not run.data]
+    if unknown:
+        print(
+            f"{escape_controls(unknown[0])} and {len(unknown) - 1} other runs have no fingerprint of their data in run.json, as"
+            " earlier versions wrote it: their data sets are told apart by data.init_args.root alone",
+            file=sys.stderr,
+        )
     for run in repeats(scored):
         print(
             f"{escape_controls(run.name)} is left out: another run has its configuration and its seed",

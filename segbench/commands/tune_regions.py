@@ -92,6 +92,7 @@ def tune_regions(
 
     import segbench
     from segbench.postprocess.search import draw_trials
+    from segbench.tasks.classes import class_order
 
     files = [] if out is None else [out / name for name in ("regions.yaml", "tuning.md", "tuning.json")]
     for file in files:
@@ -109,8 +110,8 @@ def tune_regions(
     if len(dataset) < 2:
         raise ValueError(f"tune-regions needs 2 validation images or more, not {len(dataset)}")
     task = segbench.load(checkpoint, trust).to(place)
-    if task.class_names != data.class_names:
-        raise ValueError(f"{checkpoint} was trained with other classes than the data have")
+    if (order := class_order(task.class_names, data.class_names, checkpoint)) is not None:
+        task.predict_in_order(order, task.palette)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the work
     number = min(images or len(dataset), len(dataset))
@@ -150,7 +151,7 @@ def _count(
             labels = [found.probabilities.argmax(0).cpu()]
             processed = pool.map(lambda one: one(probabilities, boundary), trials)  # noqa: B023 (used at once)
             labels += [torch.from_numpy(one) for one in processed]
-            matrices = [confusion_matrix(one, target, task.num_classes, task.ignore_index) for one in labels]
+            matrices = [confusion_matrix(one, target, task.num_classes, data.ignore_index) for one in labels]
             true.append(matrices[0].sum(1).numpy())
             predicted.append(np.stack([matrix.sum(0).numpy() for matrix in matrices]))
             hit.append(np.stack([matrix.diagonal().numpy() for matrix in matrices]))

@@ -176,9 +176,13 @@ class SegmentationDataModule(L.LightningDataModule):
             )
         return [pair for pair in pairs if _comparable(pair.image) not in left_out]
 
+    def listed_pairs(self) -> dict[Split, list[Pair]]:
+        """Lists the files of every split that was asked for so far."""
+        return {split: dataset.pairs for split, dataset in self._datasets.items()}
+
     def listed(self) -> dict[Split, list[str]]:
         """Names the images of every split that was asked for so far."""
-        return {split: [pair.name for pair in dataset.pairs] for split, dataset in self._datasets.items()}
+        return {split: [pair.name for pair in pairs] for split, pairs in self.listed_pairs().items()}
 
     def dataset(self, split: Split) -> SegmentationDataset:
         """Lists a split's files, once.

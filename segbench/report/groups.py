@@ -91,6 +91,7 @@ def _settings(run: Run) -> dict[str, Any]:
         if not _APART.fullmatch(key)
         and not (key.startswith("trainer.") and run.verb in _SCORING and key not in _SCORING[run.verb])
     }
+    flat["data"] = run.data_identity
     if flat.get("start.checkpoint") is not None:
         flat["start.checkpoint"] = "other weights"  # of whom does not count: each seed may have its own
     return flat
@@ -138,8 +139,13 @@ def attach_tests(runs: Sequence[Run]) -> list[Run]:
     for run in (run for run in runs if run.verb != "fit"):
         known = trained.get(run.origin) if run.origin is not None else None
         plain = known is not None and run.config.get("model") == known.config.get("model") and not run.limit
-        if known is None or not plain:
+        if known is None or not plain or _on_other_data(run, known):
             others.append(run)
         else:
             trained[known.folder.resolve()] = known._replace(scores=run.scores | known.scores)
     return [*trained.values(), *others]
+
+
+def _on_other_data(run: Run, other: Run) -> bool:
+    """Tells whether a split that both runs saw, or their classes, differ."""
+    return any(run.data[key] != other.data[key] for key in run.data.keys() & other.data.keys())

@@ -46,8 +46,23 @@ def overview(runs: Sequence[Run]) -> Table:
         (
             "Per cent. val: the best validation of each training; test: of its checkpoint.",
             "Means over runs that differ in seeds alone; s is their standard deviation (n − 1).",
+            *_data_notes(runs, keys),
         ),
     )
+
+
+def _data_notes(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Says where each of several data sets lay."""
+    if "data" not in keys:
+        return []
+    roots: dict[str, dict[str, None]] = {}
+    for run in runs:
+        root = str(run.setting("data.init_args.root", run.setting("data.class_path", "")))
+        roots.setdefault(run.data_identity, {})[root] = None
+    return [
+        "Data sets are told apart by their classes, image names and files: "
+        + "; ".join(f"{identity} in {', '.join(places)}" for identity, places in roots.items())
+    ]
 
 
 def _means(one: Group, split: str) -> list[Cell]:

@@ -1,10 +1,13 @@
 """What run folders say: configuration, parameters, scores."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from segbench.run_files import read_config, read_run_json
+from segbench.run_files import data_digests, read_config, read_run_json
 
 SPLITS = {"validate": "val", "test": "test"}  # by verbs that only score
 METRICS = ("aacc", "macc", "miou")  # in the order in which the field prints them
@@ -22,6 +25,7 @@ class Run(NamedTuple):
         checkpoint: Of what was scored; None for a training.
         commit: Of the code.
         finished: Whether it came to its end.
+        data: Digest of the classes and of each split; empty for a run of a version that recorded none.
     """
 
     folder: Path
@@ -32,6 +36,7 @@ class Run(NamedTuple):
     checkpoint: Path | None
     commit: str | None
     finished: bool
+    data: Mapping[str, str] = MappingProxyType({})
 
     @property
     def name(self) -> str:
@@ -42,6 +47,13 @@ class Run(NamedTuple):
     def origin(self) -> Path | None:
         """The run folder of the training whose checkpoint was scored."""
         return None if self.checkpoint is None else self.checkpoint.parent.parent
+
+    @property
+    def data_identity(self) -> str:
+        """Identifies the data by what is in them; where nothing is recorded of that, by the folder."""
+        if self.data:
+            return hashlib.sha256(json.dumps(dict(self.data), sort_keys=True).encode()).hexdigest()[:8]
+        return str(self.setting("data.init_args.root", ""))
 
     @property
     def limit(self) -> int | float | None:
@@ -119,6 +131,7 @@ def read_run(folder: Path) -> Run:
             None if checkpoint is None else _found(Path(checkpoint), folder),
             card.get("commit"),
             bool(card.get("finished", True)),  # earlier versions did not say
+            data_digests(card),
         )
     except KeyError as error:
         raise ValueError(f"{folder / 'run.json'} is damaged ({error.args[0]} is missing)") from None

@@ -64,6 +64,29 @@ class Task(L.LightningModule, ABC):
             Modules by `encoder`, `necks`, `decoder`.
         """
 
+    def predict_in_order(self, order: list[int] | None, palette: list[list[int]]) -> None:
+        """Predicts with the weights of a checkpoint whose classes are in another order than the task's.
+
+        Args:
+            order: Index in the checkpoint of each class of this task; None where they are the same.
+            palette: Colours of the classes in the checkpoint.
+
+        Raises:
+            ValueError: If this task cannot.
+        """
+        if order is not None:
+            raise ValueError(
+                f"{type(self).__name__} cannot reorder its classes: list the data's in the checkpoint's order"
+            )
+
+    def class_axes(self) -> dict[str, int | None]:
+        """Finds the weights that depend on the classes, and where in them the classes are.
+
+        Returns:
+            Axis with one entry for each class, by name as in the state dict; None where there is no such axis.
+        """
+        return {f"decoder.{name}": None for name in self.parts()["decoder"].state_dict()}
+
     @abstractmethod
     def logits(self, image: Tensor) -> Tensor:
         """Runs the whole image at once.

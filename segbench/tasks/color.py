@@ -75,10 +75,23 @@ class ColorTask(SemanticTask):
     U-Net) leaves three channels a single degree of freedom: it cannot paint every palette.
     """
 
-    def _build_decoder(self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo) -> Decoder:
+    def _build_decoder(
+        self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo, num_classes: int
+    ) -> Decoder:
         """Builds the decoder for three channels, whatever the number of classes."""
         self._warn_of_equal_colors()
         return Painter(build(info, 3), torch.tensor(self.palette) / 255)
+
+    def predict_in_order(self, order: list[int] | None, palette: list[list[int]]) -> None:
+        """Reads painted colours by the palette that the checkpoint was trained to paint in."""
+        painter = self.decoder
+        colors = palette if order is None else [palette[index] for index in order]
+        if isinstance(painter, Painter):
+            painter.palette = torch.tensor(colors, device=self.device) / 255
+
+    def class_axes(self) -> dict[str, int | None]:
+        """Names all weights of the decoder: each of them paints all classes."""
+        return {f"decoder.{name}": None for name in self.decoder.state_dict()}
 
     def _build_losses(self, builds: list[Callable[[int, int], Loss]] | None) -> list[Loss]:
         """Builds the losses, and hands the palette to those that need it.

@@ -30,11 +30,14 @@ from segbench.optim.groups import parameter_groups, scale_learning_rates
 from segbench.optim.schedules import Poly, Schedule
 from segbench.postprocess.base import PostProcessor
 from segbench.tasks.base import Task
+from segbench.tasks.classes import check_data, growing_axes
 from segbench.types import Batch, FeatureInfo, Features, Prediction
 
 
 class SemanticTask(Task):
     """One class for every pixel."""
+
+    class_order: Tensor | None
 
     def __init__(
         self,
@@ -140,7 +143,9 @@ class SemanticTask(Task):
             neck = build(info)
             self.necks.append(neck)
             info = neck.info
-        self.decoder = self._build_decoder(decoder, info)
+        self._decoder_factory, self._decoder_info = decoder, info
+        self.decoder = self._build_decoder(decoder, info, num_classes)
+        self.register_buffer("class_order", None, persistent=False)
         built = self._build_losses(losses)
         for loss in built:
             if not 0 <= loss.weight < math.inf:
@@ -183,8 +188,10 @@ class SemanticTask(Task):
                 self.iteration_counts[further_split(split, iterations)] = further
                 self.counts[further_split(split, iterations)] = further
 
-    def _build_decoder(self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo) -> Decoder:
-        return build(info, self.num_classes)
+    def _build_decoder(
+        self, build: Callable[[FeatureInfo, int], Decoder], info: FeatureInfo, num_classes: int
+    ) -> Decoder:
+        return build(info, num_classes)
 
     def _build_losses(self, builds: list[Callable[[int, int], Loss]] | None) -> list[Loss]:
         return [
@@ -195,6 +202,16 @@ class SemanticTask(Task):
     def parts(self) -> dict[str, nn.Module]:
         """Names the rooms; see the contract."""
         return {"encoder": self.encoder, "necks": self.necks, "decoder": self.decoder}
+
+    def predict_in_order(self, order: list[int] | None, palette: list[list[int]]) -> None:
+        """Reorders the decoder's logits, which is exact for any decoder."""
+        self.class_order = None if order is None else torch.tensor(order, device=self.device)
+
+    def class_axes(self) -> dict[str, int | None]:
+        """Compares the decoder with one of one class more."""
+        with torch.random.fork_rng(devices=[]):
+            larger = self._build_decoder(self._decoder_factory, self._decoder_info, self.num_classes + 1)
+        return growing_axes("decoder.", self.decoder, larger, self.num_classes)
 
     def forward(self, image: Tensor) -> tuple[Prediction, tuple[int, int]]:
         """Predicts at the decoder's stride.
@@ -223,6 +240,8 @@ class SemanticTask(Task):
                 f"decoder: {type(self.decoder).__name__} returns a {type(prediction).__name__}; return "
                 "segbench.types.Prediction(logits) (`segbench check-decoder` tests the rest of the contract)"
             )
+        if self.class_order is not None:
+            prediction = prediction._replace(logits=prediction.logits.index_select(1, self.class_order))
         return prediction
 
     def logits(self, image: Tensor) -> Tensor:
@@ -276,7 +295,8 @@ class SemanticTask(Task):
         return WindowPrediction(prediction.logits, size)
 
     def setup(self, stage: str) -> None:
-        """Compiles, where asked."""
+        """Checks that the data are those of this model, and compiles, where asked."""
+        check_data(self, getattr(self.trainer, "datamodule", None))
         if self._compile:
             self.compile_parts()
 

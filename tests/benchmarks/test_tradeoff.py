@@ -29,6 +29,17 @@ def test_scores_of_different_splits_are_not_put_together(tmp_path):
         read_runs(folders)
 
 
+def test_scores_on_different_data_are_not_put_together(tmp_path):
+    folders = [write(tmp_path / name / "1", {"val": {"miou": 0.2}}) for name in ("linear", "mask")]
+    for folder, digest in zip(folders, ("a", "b"), strict=True):
+        card = json.loads((folder / "run.json").read_text())
+        card["data"] = {"classes": ["sky"], "splits": {"val": {"images": 2, "digest": digest}}}
+        (folder / "run.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="linear/1 and mask/1 were scored on different val data"):
+        read_runs(folders)
+    assert len(read_runs(folders[:1])) == 1
+
+
 @pytest.mark.parametrize("scores", [{"val": {"miou": None}}, None])
 def test_runs_without_scores_are_refused(tmp_path, scores):
     folder = tmp_path / "linear" / "1"

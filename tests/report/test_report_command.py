@@ -236,3 +236,53 @@ def test_a_report_needs_no_torch(place):
         "import sys; from segbench.__main__ import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, "report", "runs", "--out", "out"], check=True)
+
+
+def say_data(folder, root, classes=("sky", "road"), **digests):
+    """Gives a run folder the data that it was trained on."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["data"]["init_args"]["root"] = root
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    if digests:
+        card = json.loads((folder / "run.json").read_text())
+        splits = {split: {"images": 3, "digest": digest} for split, digest in digests.items()}
+        card["data"] = {"classes": list(classes), "splits": splits}
+        (folder / "run.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_seeds_are_averaged_by_content_of_the_data_never_by_path(place, capsys):
+    same = {"train": "a", "val": "b"}
+    say_data(write_run(Path("runs/x/0"), miou=0.2), "mine", **same)
+    say_data(write_run(Path("runs/x/1"), miou=0.4, seed=1), "/elsewhere/moved", **same)
+    say_data(write_run(Path("runs/x/2"), miou=0.9, seed=2), "mine", train="a", val="c")  # was replaced
+    say_data(write_run(Path("runs/x/3"), miou=0.9), "mine", ("road", "sky"), **same)
+    files = report("runs")
+    found = [(round(float(row["val mIoU"])), row["runs"]) for row in rows(files["runs.csv"])]
+    assert found == [(30, "2"), (90, "1"), (90, "1")]
+    assert len({row["data"] for row in rows(files["runs.csv"])}) == 3
+    assert "mine, /elsewhere/moved" in files["report.md"].read_text()
+    told = capsys.readouterr().err
+    assert "left out" not in told
+    assert "fingerprint" not in told
+
+
+def test_data_of_old_run_folders_are_told_apart_by_root(place, capsys):
+    for number, root in enumerate(("mine", "mine", "yours")):
+        say_data(write_run(Path(f"runs/x/{number}"), miou=0.2 + 0.2 * number, seed=number), root)
+    files = report("runs")
+    assert [(row["data"], row["runs"]) for row in rows(files["runs.csv"])] == [("mine", "2"), ("yours", "1")]
+    assert "have no fingerprint of their data" in capsys.readouterr().err
+
+
+def test_a_test_on_other_data_does_not_join_the_training(place):
+    train = say_data(write_run(Path("runs/x/a"), None, 0.2), "mine", train="a", val="b", test="c")
+    (train / "checkpoints").mkdir()
+    checkpoint = train / "checkpoints" / "best.ckpt"
+    checkpoint.touch()
+    for name, digest in (("same", "c"), ("other", "d")):
+        scored = {"verb": "test", "checkpoint": str(checkpoint), "scores": {"test": 0.1}}
+        say_data(write_run(Path(f"runs/{name}/t"), **scored), "mine", test=digest)
+    joined, alone = rows(report("runs")["runs.csv"])
+    assert (joined["val mIoU"] != "", joined["test mIoU"] != "") == (True, True)
+    assert (alone["val mIoU"], alone["test mIoU"] != "") == ("", True)
