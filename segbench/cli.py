@@ -26,6 +26,7 @@ from segbench.callbacks.batch_norm import BatchNorms
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.divergence import Divergence
 from segbench.callbacks.feature_cache import FeatureCache
+from segbench.callbacks.label_coverage import LabelCoverage
 from segbench.callbacks.ledger import LedgerFile
 from segbench.callbacks.metrics_csv import MetricsCSV, MetricsRows
 from segbench.callbacks.panels import Panels
@@ -41,6 +42,7 @@ from segbench.data.workers import workers_ended
 from segbench.device import check_processes
 from segbench.encoders.base import weights_follow
 from segbench.errors import one_line_errors
+from segbench.linked import refuse_linked
 from segbench.option_help import option_help
 from segbench.parsing.names import load_rooms
 from segbench.parsing.parser import ExplainedParser
@@ -163,6 +165,7 @@ class SegbenchCLI(LightningCLI):
         parser.link_arguments(
             "data", "model.init_args.num_classes", compute_fn=self._num_classes, apply_on="instantiate"
         )
+        # Shallow links only: deep ones are lost from checkpoints.
         for name in LINKS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
@@ -174,6 +177,7 @@ class SegbenchCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parses without LightningCLI's complaint that arguments were given from Python."""
         self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        refuse_linked(self.config[self.config.subcommand])
 
     def _parse_ckpt_path(self) -> None:
         """Reads the checkpoint, and reports where this command departs from how it was trained.
@@ -296,6 +300,7 @@ class SegbenchCLI(LightningCLI):
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
             MetricsRows(),
+            LabelCoverage(),
             SplitLists(),
         ]
         if config.enable_progress_bar is not False:

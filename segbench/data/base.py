@@ -18,6 +18,7 @@ from segbench.data.decoded import DecodedFiles
 from segbench.data.files import composed, is_jpeg_name
 from segbench.data.first_batches import FirstBatches
 from segbench.data.formats import SUFFIXES
+from segbench.data.label_census import check_labels
 from segbench.data.listing import subfolders
 from segbench.data.sampling import Draw, EvalShare, TrainBatches
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
@@ -123,6 +124,7 @@ class SegmentationDataModule(L.LightningDataModule):
             _check_reducible(self.layout, self.augment, cache)
         self._datasets: dict[Split, SegmentationDataset] = {}
         self._first_batches = FirstBatches(self.spec)
+        self._labels_checked = False
 
     @property
     def num_classes(self) -> int:
@@ -234,6 +236,10 @@ class SegmentationDataModule(L.LightningDataModule):
                 pass
             except ValueError as error:  # a public test split often has no masks
                 L.pytorch.utilities.rank_zero_warn(f"training goes on, but the test split is unusable: {error}")
+            if not self._labels_checked:
+                self._labels_checked = True
+                for split in _SPLITS_OF_STAGE[stage]:
+                    check_labels(split, self.dataset(split).pairs, self.layout, self.spec)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches of augmented crops, continued where training stands."""

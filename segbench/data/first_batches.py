@@ -5,8 +5,6 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from segbench.data.spec import DatasetSpec, present_ids
 from segbench.types import Batch
 
-_DOCTOR = "`segbench doctor` with the same --config says what is wrong with the masks"
-
 
 class FirstBatches:
     """Refuses labels on which CUDA would stop without a reason, and warns of labels that teach nothing.
@@ -52,19 +50,8 @@ class FirstBatches:
             self._judge()
 
     def _judge(self) -> None:
-        classes = sorted(self.present - {self.spec.ignore_index})
-        if not classes:
+        if not self.present - {self.spec.ignore_index}:
             rank_zero_warn(
-                f"no pixel of the first {self.num_batches} training batches has a class: nothing is learnt from"
-                f" them; {_DOCTOR}"
-            )
-        elif self.spec.num_classes == 1:
-            rank_zero_warn(
-                f"'{self.spec.classes[0]}' is the only class, so that every pixel is right from the start: name"
-                f" the background as a class as well; {_DOCTOR}"
-            )
-        elif len(classes) == 1 < self.spec.num_classes:
-            rank_zero_warn(
-                f"the first {self.num_batches} training batches show no class but"
-                f" '{self.spec.classes[classes[0]]}'; {_DOCTOR}"
+                f"no pixel of the first {self.num_batches} training batches has a class once they are cropped"
+                " and augmented: nothing is learned from them; look at img_size, scale and train_transforms"
             )

@@ -184,7 +184,11 @@ class DatasetSpec:
             return f"{line}: these look like grey values, not class ids; save one class id per pixel"
         if unknown[0] < 0:
             line += ", and negative numbers are not class ids"
-        return f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"
+        remap = f"{line}: if that means no class, say so by --data.init_args.remap '{remedy}'"
+        if self.num_classes == 2 and len(unknown) == 1:  # masks of 0 and 128, say
+            binary = {**remedy, unknown[0]: 1}
+            remap += f"; if it is '{self.classes[1]}', by --data.init_args.remap '{binary}'"
+        return remap
 
 
 class Pair(NamedTuple):

@@ -247,11 +247,14 @@ def _cityscapes(present: Sequence[int], meant: Mapping[int, int], spec: DatasetS
 
 
 def _binary(present: Sequence[int], meant: Mapping[int, int], spec: DatasetSpec) -> Finding | None:
-    if spec.num_classes != 2 or list(present) != [0, 255] or meant.get(0) != 0 or meant.get(255) == 1:
+    if spec.num_classes != 2 or len(present) != 2 or present[0] != 0 or meant.get(0) != 0:
         return None
-    means = "no class" if meant.get(255) == spec.ignore_index else "nothing"
-    text = f"masks hold 0 and 255, and 255 means {means}: '{spec.classes[1]}' has no pixel"
-    return Finding("error", "0/255 masks", text, options={"remap": {255: 1}})
+    white = present[1]
+    if white == 1 or meant.get(white) == 1:
+        return None
+    means = "no class" if meant.get(white) == spec.ignore_index else "nothing"
+    text = f"masks hold 0 and {white}, and {white} means {means}: '{spec.classes[1]}' has no pixel"
+    return Finding("error", f"0/{white} masks", text, options={"remap": {white: 1}})
 
 
 def _other_ignore_index(unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:

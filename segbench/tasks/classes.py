@@ -90,8 +90,8 @@ def match_classes(task: Task, checkpoint: Mapping[str, Any], path: str | Path, s
     if not told:
         return None
     return (
-        f"classes in another order in {path}: {told}; predictions are mapped by name, so that scores and files have"
-        " the order of the data"
+        f"classes in another order in {path}: {told}; predictions are mapped by name, so that scores and"
+        " files have the order of the data"
     )
 
 

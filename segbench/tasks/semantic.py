@@ -19,6 +19,7 @@ from segbench.inference.augment import Views
 from segbench.inference.certainty import Certainty, certainty
 from segbench.inference.dense import Dense, dense
 from segbench.inference.encoded_once import EncodedOnce
+from segbench.inference.input_check import check_image
 from segbench.inference.sliding_window import SmallImages, WindowPrediction, Windows
 from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
@@ -246,12 +247,13 @@ class SemanticTask(Task):
 
     def logits(self, image: Tensor) -> Tensor:
         """Runs the whole image at once; see the contract."""
-        return sliding_window.logits(image, self._window_prediction)
+        return sliding_window.logits(check_image(image), self._window_prediction)
 
     def segment(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Tensor:
         """Labels every pixel as in evaluation; see the contract."""
+        image = check_image(image)
         if self.postprocess is not None:
             return torch.stack([self.decide(found) for found in self.dense(image, window, stride)])
         return augment.segment(image, self._window_prediction, self._views(window, stride))
@@ -259,14 +261,14 @@ class SemanticTask(Task):
     def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
         """Tells how sure the model is of every pixel; see the contract."""
         views = self.views._replace(windows=self.views.windows._replace(out_size=out_size))
-        return certainty(image, self._window_prediction, views, top=top)
+        return certainty(check_image(image), self._window_prediction, views, top=top)
 
     def dense(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Iterator[Dense]:
         """Computes probabilities as in evaluation; see the contract."""
         views = self._views(window, stride)
-        return dense(image, self._window_prediction_and_boundary, self.num_classes, views)
+        return dense(check_image(image), self._window_prediction_and_boundary, self.num_classes, views)
 
     def decide(self, found: Dense) -> Tensor:
         """Labels one image by its probabilities; see the contract."""
