@@ -24,7 +24,7 @@ from segbench.data.formats import (
     format_of,
     is_lossy,
 )
-from segbench.data.pixels import ORIENTATION, Pixels, check_size, opened, to_rgb, turned
+from segbench.data.pixels import ORIENTATION, Pixels, check_size, is_grey, opened, to_rgb, turned
 from segbench.data.png import check_png
 
 READER = 2
@@ -225,6 +225,8 @@ def _ids_by_pillow(data: bytes, kind: Format | None) -> NDArray[np.integer]:
         tile = getattr(image, "tile", None)
         decoder, raw = (tile[0][0], tile[0][3]) if tile else ("", "")
         array = np.asarray(image)
+    if mode in {"RGB", "RGBA", "LA"} and "16" not in str(raw) and is_grey(array):
+        array = array[..., 0]  # one id per pixel, which an image editor wrote three times
     if array.ndim != 2 or array.dtype.kind not in "bui":
         raise UnsupportedImageError(
             f"holds colours or fractions (mode {mode}), not class ids: save it as a grey or palette PNG with"

@@ -12,7 +12,7 @@ from segbench.data.folder_layout import FolderLayout
 from segbench.data.indexed_masks import Reading
 from segbench.data.listed_splits import LIST_SUFFIXES, ListedSplits
 from segbench.data.scene import class_names, scene_palette
-from segbench.data.spec import Color
+from segbench.data.spec import Color, default_palette
 from segbench.data.splits import DrawnSplits
 from segbench.data.transforms import Transform
 
@@ -54,6 +54,8 @@ class FolderDataModule(SegmentationDataModule):
         exclude: list[str] | None = None,
         cache: bool = False,
         reduced_decode: bool = False,
+        image_prefix: str = "",
+        mask_prefix: str = "",
     ) -> None:
         """Sets up the module.
 
@@ -92,24 +94,28 @@ class FolderDataModule(SegmentationDataModule):
                 on, where the set fits into memory or lies on a fast disk.
             reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
                 shrinks them at least as much.
+            image_prefix: What image names have before the common part, as in `img_001.jpg` with `mask_001.png`.
+            mask_prefix: What mask names have before the common part.
 
         Raises:
             FileNotFoundError: If the file of class names is missing.
             ValueError: If options contradict each other or the data.
         """
         rows = read_rows(Path(root).expanduser(), classes) if isinstance(classes, str) else rows_of(classes)
-        self.spec, colors = training_spec(
-            read_table(rows, palette), merge or {}, ignore or [], ignore_index, remap or {}
-        )
+        table = read_table(rows, palette)
+        self.spec, colors = training_spec(table, merge or {}, ignore or [], ignore_index, remap or {})
         parallel = FolderLayout(
             _as_tuple(images),
             _as_tuple(masks),
             image_suffix=image_suffix,
             mask_suffix=mask_suffix,
+            image_prefix=image_prefix,
+            mask_prefix=mask_prefix,
             source="other names are given by --data.init_args.images, masks and splits; where all images lie in"
             f" one folder, draw splits by {_SHARES}",
             colors=colors,
             indexed_masks=indexed_masks,
+            invented_colors=[entry.color for entry in table] == list(default_palette(len(table))),
         )
         self.layout = _with_splits(parallel, splits or {}, split_seed, Path(root).expanduser())
         super().__init__(

@@ -14,6 +14,7 @@ from segbench.data.color_masks import count_transparent, ids_of_colors, is_color
 from segbench.data.files import read_painted
 from segbench.data.indexed_masks import Reading, ids_of_indices, read_palette
 from segbench.data.listing import list_files, subfolders
+from segbench.data.pixels import is_grey
 from segbench.data.spec import Color, Layout, Pair, Split
 
 
@@ -28,6 +29,9 @@ class FolderLayout(Layout):
         splits: Folder name of a split where it is not the split's name; empty where all are in one folder.
         image_suffix: What follows the common name in image files, before the file type.
         mask_suffix: The same in masks, such as `_segm`.
+        invented_colors: Nobody gave these colours, so that grey masks in RGB hold ids.
+        image_prefix: What precedes the common name in image files, as in `img_001.jpg` with `mask_001.png`.
+        mask_prefix: The same in masks.
         source: Sentence for who does not have the data.
         new_name: Name of the files that `place` invents.
         image_type: And their file type.
@@ -45,6 +49,9 @@ class FolderLayout(Layout):
     image_type: str = ".jpg"
     colors: Mapping[Color, int] = field(default_factory=dict)
     indexed_masks: Reading = "auto"
+    invented_colors: bool = False
+    image_prefix: str = ""
+    mask_prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.images or len(self.images) != len(self.masks):
@@ -63,10 +70,13 @@ class FolderLayout(Layout):
     def pairs(self, root: Path, split: Split) -> list[Pair]:
         """Finds the files of a split."""
         images, masks = self._folders(root, split)
-        photos = self._listed(images, self.image_suffix, "" if images != masks else self.mask_suffix)
+        photos = self.names(images, self.image_prefix, self.image_suffix)
+        if images == masks and (self.mask_prefix or self.mask_suffix):
+            both = set(self.names(masks, self.mask_prefix, self.mask_suffix).values())
+            photos = {name: path for name, path in photos.items() if path not in both}
         if not photos:
             raise ValueError(f"{images} holds no image: expected {self.tree(root)}")
-        labels = self._listed(masks, self.mask_suffix, "") if masks.is_dir() else {}
+        labels = self.names(masks, self.mask_prefix, self.mask_suffix) if masks.is_dir() else {}
         found = [Pair(name, path, labels.get(name)) for name, path in photos.items()]
         lonely = sorted(labels.keys() - photos.keys())
         if lonely:
@@ -89,14 +99,20 @@ class FolderLayout(Layout):
         if first == "predict" != folder:
             first = "test"  # of a published dataset, without its labels
         name = self.new_name.format(split=first if folder else split, index=index)
-        image = root / self.images[0].format(split=folder) / f"{name}{self.image_suffix}{self.image_type}"
-        label = root / self.masks[0].format(split=folder) / f"{name}{self.mask_suffix}.png"
+        image, label = (
+            root / template.format(split=folder) / f"{prefix}{name}{suffix}"
+            for template, prefix, suffix in (
+                (self.images[0], self.image_prefix, self.image_suffix + self.image_type),
+                (self.masks[0], self.mask_prefix, f"{self.mask_suffix}.png"),
+            )
+        )
         return Pair(name, image, label)
 
     def tree(self, root: Path) -> str:
         """Describes the expected files."""
         folders = (
-            f"{image}/NAME{self.image_suffix}.jpg with {mask}/NAME{self.mask_suffix}.png"
+            f"{image}/{self.image_prefix}NAME{self.image_suffix}.jpg with"
+            f" {mask}/{self.mask_prefix}NAME{self.mask_suffix}.png"
             for image, mask in zip(self.images, self.masks, strict=True)
         )
         names = dict.fromkeys(self.splits.get(split, split) for split in ("train", "val", "test"))
@@ -119,6 +135,8 @@ class FolderLayout(Layout):
         try:
             return ids_of_colors(picture, self.colors)
         except ValueError as error:
+            if self.invented_colors and is_grey(picture):
+                return super().read_ids(pair)
             raise ValueError(f"{pair.label}: {error}") from None
 
     def _read_indexed(self, pair: Pair, label: Path) -> NDArray[np.integer] | None:
@@ -149,12 +167,22 @@ class FolderLayout(Layout):
         )
 
     @staticmethod
-    def _listed(folder: Path, suffix: str, other_suffix: str) -> dict[str, Path]:
-        return {
-            name.removesuffix(suffix): path
-            for name, path in list_files(folder).items()
-            if name.endswith(suffix) and not (other_suffix and name.endswith(other_suffix))
-        }
+    def names(folder: Path, prefix: str, suffix: str) -> dict[str, Path]:
+        """Lists the files of a folder whose names begin and end as given, by what is between."""
+        named = ((common_part(name, prefix, suffix), path) for name, path in list_files(folder).items())
+        return {name: path for name, path in named if name is not None}
+
+
+def common_part(name: str, prefix: str, suffix: str) -> str | None:
+    """Takes from a name, which may have folders before it, what precedes and follows the common part.
+
+    Returns:
+        The common part, its folders before it; None where the name does not begin and end so.
+    """
+    within, slash, last = name.rpartition("/")
+    if not (last.startswith(prefix) and last.endswith(suffix) and len(last) >= len(prefix) + len(suffix)):
+        return None
+    return within + slash + last[len(prefix) : len(last) - len(suffix)]
 
 
 def fill(template: str, name: str) -> str:

@@ -111,3 +111,15 @@ def _warn_of_dark(path: Path, top: int) -> None:
         _warned.add("dark")
         if not getattr(rank_zero_only, "rank", 0):  # Lightning sets it
             warnings.warn(f"{path} has {dark_reason(top)} (others may be alike)", stacklevel=2)
+
+
+def is_grey(picture: NDArray[np.integer]) -> bool:
+    """Tells whether a picture is grey and opaque; of two or four channels the last is alpha.
+
+    Args:
+        picture: `(H, W, 2…4)`, of 8 bits.
+    """
+    channels = picture.shape[2]
+    if channels % 2 == 0 and (picture[..., -1] != 255).any():
+        return False
+    return channels == 2 or all(np.array_equal(picture[..., 0], picture[..., i]) for i in (1, 2))

@@ -6,6 +6,8 @@ from segbench.data.spec import Color, DatasetSpec
 from segbench.doctor.examine import Fault, Record
 from segbench.doctor.finding import Finding, Level, count, leave_out
 
+_SHOWN = 32  # colours that are listed; of more, few are a class each
+
 # Level, statement and advice for each fault that keeps a pair from being read.
 _UNREADABLE: dict[Fault, tuple[str, str]] = {
     "missing mask": ("{} have no mask", "or add the masks"),
@@ -57,7 +59,7 @@ def _color_masks(records: Sequence[Record], spec: DatasetSpec) -> list[Finding]:
     if not bad:
         return []
     colors = sorted({color for record in bad for color in record.colors})
-    shown = ", ".join(" ".join(map(str, color)) for color in colors[:4]) + (", …" if len(colors) > 4 else "")
+    shown = ", ".join(map(_rgb, colors[:_SHOWN])) + (", …" if len(colors) > _SHOWN else "")
     known = set(colors) & set(spec.palette)
     # Colours may be classes: images are left out only where a few masks are nothing but odd.
     few = not known and 2 * len(bad) < len(records) and not all(len(set(color)) == 1 for color in colors)
@@ -91,8 +93,9 @@ def _meaning(colors: Sequence[Color], records: Sequence[Record], spec: DatasetSp
         return (
             f"if {', '.join(map(_rgb, unknown[:8]))} means no class, let ignore be {named}; or name its class"
         )
-    if len(colors) <= spec.num_classes + 1:
-        return "say which class each colour is, by lines 'R G B name' in classes"
+    if len(colors) <= _SHOWN:
+        lines = [f"{_rgb(color)} class_{i}" for i, color in enumerate(colors)]
+        return f"say which class each colour is: put your names into {lines} and give that as classes"
     return "or save them as grey or palette PNGs with one class id per pixel"
 
 

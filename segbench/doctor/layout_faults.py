@@ -1,11 +1,12 @@
 """Faults of folders: splits that are called otherwise, masks whose names end otherwise."""
 
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from heapq import nlargest
-from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes import CityscapesLayout, LabelFiles
@@ -18,6 +19,7 @@ from segbench.doctor.finding import Finding
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+_AFFIXES = ("image_prefix", "image_suffix", "mask_prefix", "mask_suffix")
 _TRIALS = 4  # mask names that are compared with an image's; each costs a listing of the folder
 
 
@@ -43,9 +45,11 @@ def list_pairs(
             except (FileNotFoundError, ValueError) as error:
                 findings.append(_absent_split(data, split, error, accepted))
         findings += [_as_finding(w.message) for w in caught]
-        if split in pairs and all(pair.label is None for pair in pairs[split]):
-            findings += _other_suffix(data, split, pairs[split]) or _other_folder(
-                data, split, pairs[split], accepted
+        if split in pairs and all(pair.label in {None, pair.image} for pair in pairs[split]):
+            findings += (
+                _other_names(data, split, pairs[split])
+                or _other_folder(data, split, pairs[split], accepted)
+                or _other_names(data, split, pairs[split], beside=True)
             )
     once: dict[tuple[str, str], Finding] = {}
     for finding in findings:
@@ -76,9 +80,13 @@ def _absent_split(
         undivided = replace(data.layout, splits=dict.fromkeys(SPLITS, ""))
         divided = _labelled(data.layout, data.root, "train")
         divided = divided or any(_has_folders(data.layout, data.root, name) for name in ("train", "val"))
-        if "split_seed" in accepted and not divided and _labelled(undivided, data.root, "train"):
-            text = "images and masks lie in one folder each, without splits"
-            return Finding("error", "no splits", text, options={"splits": {"val": 0.1, "test": 0.1}})
+        if "split_seed" in accepted and not divided:
+            labelled = _labelled(undivided, data.root, "train")
+            together = undivided if labelled else _renamed(undivided, data.root, "train")
+            if together is not None:
+                text = "images and masks lie in one folder each, without splits"
+                options = {"splits": {"val": 0.1, "test": 0.1}} | _options(undivided, together)
+                return Finding("error", "no splits", text, options=options)
     # Whoever has no test split trains none the worse.
     name = "missing split" if isinstance(error, FileNotFoundError) else "unusable split"
     return Finding("note" if split == "test" else "error", name, str(error))
@@ -91,23 +99,61 @@ def _has_folders(layout: FolderLayout, root: Path, split: Split) -> bool:
     return any(folder != "images/" and (root / folder).is_dir() for folder in folders | {f"images/{name}"})
 
 
-def _other_suffix(data: SegmentationDataModule, split: Split, pairs: Sequence[Pair]) -> list[Finding]:
-    """Finds what mask names have after the part they share with the image names."""
+def _other_names(
+    data: SegmentationDataModule, split: Split, pairs: Sequence[Pair], beside: bool = False
+) -> list[Finding]:
+    """Finds what mask names have before and after the part they share with the image names.
+
+    Args:
+        data: The dataset.
+        split: Without masks.
+        pairs: Its images.
+        beside: Look for the masks in the folder of the images.
+    """
     if isinstance(data.layout, CityscapesLayout):
         return _other_labels(data.layout, data.root, split)
-    if not isinstance(data.layout, FolderLayout):
+    layout = getattr(data.layout, "files", data.layout)  # of splits that are drawn or listed
+    if not isinstance(layout, FolderLayout):
         return []
-    name = pairs[0].name + data.layout.image_suffix
-    masks = nlargest(_TRIALS, _masks(data.layout, data.root, split), key=lambda mask: _common(mask, name))
-    for mask in masks:
-        common = _common(mask, name)
-        layout = replace(data.layout, image_suffix=name[common:], mask_suffix=mask[common:])
-        if _labelled(layout, data.root, split) > len(pairs) / 2:
-            text = f"mask names end in '{layout.mask_suffix}' where image names end in '{layout.image_suffix}'"
-            options = {"image_suffix": layout.image_suffix, "mask_suffix": layout.mask_suffix}
-            changed = {key: value for key, value in options.items() if value != getattr(data.layout, key)}
-            return [Finding("error", "names differ", text, [below(data.root, pairs[0].image)], changed)]
-    return []
+    changed = _renamed(replace(layout, masks=layout.images) if beside else layout, data.root, split)
+    if changed is None:
+        return []
+    text = (
+        f"masks are called {changed.mask_prefix}NAME{changed.mask_suffix} where images are called"
+        f" {changed.image_prefix}NAME{changed.image_suffix}"
+    )
+    files = [below(data.root, pairs[0].image)]
+    return [Finding("error", "names differ", text, files, _options(layout, changed))]
+
+
+def _options(layout: FolderLayout, changed: FolderLayout) -> dict[str, Any]:
+    """Lists the options with which one layout becomes the other."""
+    found: dict[str, Any] = {name: getattr(changed, name) for name in (*_AFFIXES, "masks")}
+    found = {name: value for name, value in found.items() if value != getattr(layout, name)}
+    if "masks" in found:
+        found["masks"] = list(changed.masks) if len(changed.masks) > 1 else changed.masks[0]
+    return found
+
+
+def _renamed(layout: FolderLayout, root: Path, split: Split) -> FolderLayout | None:
+    """Finds prefixes and suffixes with which more than half of the images have a mask."""
+    images, masks = _files(layout.images, layout, root, split), _files(layout.masks, layout, root, split)
+    first = next(iter(images), "").rpartition("/")[2]
+    beside = layout.images == layout.masks
+    needed = max(2.0, 0.4 * len(images)) if beside else 0.5 * len(images)
+    names = {name.rpartition("/")[2] for name in masks} - ({first} if beside else set())
+    matches = ((SequenceMatcher(None, first, name, False).find_longest_match(), name) for name in sorted(names))
+    for (i, j, size), name in nlargest(_TRIALS, matches, key=lambda found: found[0].size):
+        changed = replace(
+            layout,
+            image_prefix=first[:i],
+            image_suffix=first[i + size :],
+            mask_prefix=name[:j],
+            mask_suffix=name[j + size :],
+        )
+        if size and _labelled(changed, root, split) >= needed:
+            return changed
+    return None
 
 
 def _other_folder(
@@ -138,17 +184,10 @@ def _other_labels(layout: CityscapesLayout, root: Path, split: Split) -> list[Fi
     return [Finding("error", "names differ", text, options={"labels": other})]
 
 
-def _masks(layout: FolderLayout, root: Path, split: Split) -> Iterator[str]:
-    for masks in layout.masks:
-        folder = root / masks.format(split=layout.splits.get(split, split))
-        with warnings.catch_warnings():  # the split itself has said them
-            warnings.simplefilter("ignore")
-            yield from list_files(folder) if folder.is_dir() else ()
-
-
-def _common(one: str, other: str) -> int:
-    """Counts the characters with which both names begin."""
-    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+def _files(templates: Sequence[str], layout: FolderLayout, root: Path, split: Split) -> list[str]:
+    """Names the files in the folders of a split."""
+    folders = (root / fill(template, layout.splits.get(split, split)) for template in templates)
+    return [name for folder in folders if folder.is_dir() for name in list_files(folder)]
 
 
 def _labelled(layout: Layout, root: Path, split: Split) -> int:

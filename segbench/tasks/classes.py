@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segbench.data.base import SegmentationDataModule
 from segbench.tasks.base import Task
 
 _SHOWN = 8  # names that one line has room for
@@ -177,22 +176,21 @@ def check_data(task: Task, data: object) -> None:
 
     Args:
         task: As built or loaded.
-        data: A data module, or None where the trainer has only loaders.
+        data: A data module, or None where the trainer has only loaders; one that names no classes passes.
 
     Raises:
         ValueError: If the data have other classes, another order of them, or another `ignore_index`.
     """
-    if not isinstance(data, SegmentationDataModule):
-        return
-    if task.class_names != data.class_names:
+    names, ignore_index = getattr(data, "class_names", None), getattr(data, "ignore_index", task.ignore_index)
+    if names is not None and task.class_names != list(names):
         raise ValueError(
-            f"the model has other classes than the data: {differing(task.class_names, data.class_names)}; build"
+            f"the model has other classes than the data: {differing(task.class_names, names)}; build"
             " the model with data.class_names, or score a checkpoint by `segbench test --checkpoint`, which"
             " maps another order by name"
         )
-    if task.ignore_index != data.ignore_index:
+    if task.ignore_index != ignore_index:
         raise ValueError(
-            f"ignore_index is {task.ignore_index} in the model and {data.ignore_index} in the data: build the"
+            f"ignore_index is {task.ignore_index} in the model and {ignore_index} in the data: build the"
             " model with data.ignore_index"
         )
 

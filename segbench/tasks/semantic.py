@@ -247,13 +247,13 @@ class SemanticTask(Task):
 
     def logits(self, image: Tensor) -> Tensor:
         """Runs the whole image at once; see the contract."""
-        return sliding_window.logits(check_image(image), self._window_prediction)
+        return sliding_window.logits(self._pixels(image), self._window_prediction)
 
     def segment(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Tensor:
         """Labels every pixel as in evaluation; see the contract."""
-        image = check_image(image)
+        image = self._pixels(image)
         if self.postprocess is not None:
             return torch.stack([self.decide(found) for found in self.dense(image, window, stride)])
         return augment.segment(image, self._window_prediction, self._views(window, stride))
@@ -261,14 +261,14 @@ class SemanticTask(Task):
     def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
         """Tells how sure the model is of every pixel; see the contract."""
         views = self.views._replace(windows=self.views.windows._replace(out_size=out_size))
-        return certainty(check_image(image), self._window_prediction, views, top=top)
+        return certainty(self._pixels(image), self._window_prediction, views, top=top)
 
     def dense(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Iterator[Dense]:
         """Computes probabilities as in evaluation; see the contract."""
         views = self._views(window, stride)
-        return dense(check_image(image), self._window_prediction_and_boundary, self.num_classes, views)
+        return dense(self._pixels(image), self._window_prediction_and_boundary, self.num_classes, views)
 
     def decide(self, found: Dense) -> Tensor:
         """Labels one image by its probabilities; see the contract."""
@@ -278,6 +278,11 @@ class SemanticTask(Task):
         # On the CPU, where post-processors work.
         labels = torch.from_numpy(self.postprocess(probabilities.cpu().numpy(), boundary.cpu().numpy()))
         return labels.to(probabilities.device, label_dtype(self.num_classes))
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        """Checks what a caller gives, and casts floats to the type of the weights."""
+        image = check_image(image)
+        return image.to(next(self.parameters()).dtype) if image.is_floating_point() else image
 
     def _views(self, window: tuple[int, int] | None, stride: tuple[int, int] | None) -> Views:
         """Puts other windows in place of the configured ones, where given."""

@@ -163,9 +163,18 @@ def test_grey_masks_of_few_bits_hold_ids(tmp_path, bits):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_coloured_masks_are_refused_with_a_remedy(tmp_path, mode):
-    Image.fromarray(SMOOTH).convert(mode).save(tmp_path / "a.png")
+    picture = Image.fromarray(SMOOTH).convert(mode)
+    if mode == "LA":
+        picture.putalpha(7)
+    picture.save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=rf"a\.png holds colours .*mode {mode}.*one id per pixel"):
         read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_ids_in_equal_channels_are_read(tmp_path, mode):
+    Image.fromarray(IDS).convert(mode).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), IDS)
 
 
 def test_jpeg_masks_are_refused(tmp_path):

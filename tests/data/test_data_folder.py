@@ -219,7 +219,7 @@ def test_a_wrong_placeholder(tmp_path, option, name):
 
 def test_one_folder_is_not_train_val_and_test(tmp_path):
     for i in range(12):
-        write_pair(tmp_path, f"images/{i}.png", f"masks/{i}.png")
+        write_pair(tmp_path, f"images/{i}.png", f"masks/{i}.png", value=i % 3)
     flat = {"classes": CLASSES, "images": "images", "masks": "masks"}
     with pytest.raises(ValueError, match=r"images would be train, val and test .*splits '\{val: 0\.1") as error:
         module(tmp_path, **flat).setup("fit")

@@ -17,7 +17,9 @@ SPLITS = ("train", "val", "test")
 def add(root, name, mask=True):
     for folder, shape in (("images", (4, 6, 3)), ("masks", (4, 6)))[: 2 if mask else 1]:
         (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros(shape, np.uint8)).save(root / folder / f"{name}.png")
+        picture = np.zeros(shape, np.uint8)
+        picture[:2] = 1
+        Image.fromarray(picture).save(root / folder / f"{name}.png")
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_a_handful_of_photographs_fills_every_split(tmp_path, count):
 
 
 def test_a_split_without_a_share(root):
-    data = FolderDataModule(root, classes=["a"], num_workers=0, splits={"val": 0.1})
+    data = FolderDataModule(root, classes=["a", "b"], num_workers=0, splits={"val": 0.1})
     data.setup("fit")
     with pytest.raises(FileNotFoundError, match=r"split 'test' has no share: .*splits '\{test: 0\.1"):
         data.setup("test")

@@ -86,6 +86,30 @@ def other_suffix(d):
         path.rename(path.with_name(f"{path.stem}_segm.png"))
 
 
+def other_prefix(d):
+    for path, _ in d.masks():
+        path.rename(path.with_name(f"mask_{path.name}"))
+
+
+def prefix_and_ending(d):
+    """As labelling tools export: the image's whole file name within the mask's."""
+    for path, _ in d.masks():
+        path.rename(path.with_name(f"gt-{path.stem}.jpg_labels.png"))
+
+
+def drawn_and_renamed(d):
+    """All in one folder, splits to be drawn, masks of another ending."""
+    no_splits(d)
+    d.options["splits"] = {"val": 0.3, "test": 0.2}
+    for path in sorted((d.root / "masks").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+
+
+def beside(d):
+    for path, _ in d.masks():
+        path.rename(d.root / "images" / path.parent.name / f"{path.stem}_mask.png")
+
+
 def split_names(d):
     for folder in ("images", "masks"):
         (d.root / folder / "train").rename(d.root / folder / "training")
@@ -145,6 +169,11 @@ def binary(d):
     for name, mask in d.truth.items():
         d.truth[name] = np.minimum(mask, 1)
     d.write(lambda mask: mask * np.uint8(255))
+
+
+def binary_128(d):
+    binary(d)
+    d.write(lambda mask: mask * np.uint8(128))
 
 
 def one_based(d):
@@ -236,6 +265,24 @@ def grey_rgb(d):
     d.write(lambda mask: np.repeat(mask[..., None], 3, axis=2))
 
 
+def grey_alpha(d):
+    d.write(lambda mask: Image.merge("LA", [Image.fromarray(mask), Image.new("L", mask.shape[::-1], 255)]))
+
+
+def grey_rgb_of_a_palette(d):
+    """The same where somebody gave the colours of the classes: grey is not one of them."""
+    d.options["palette"] = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    grey_rgb(d)
+
+
+def twelve_colors(d):
+    d.write(
+        lambda mask: (
+            (np.arange(mask.size).reshape(mask.shape) % 12)[..., None].astype(np.uint8) + np.uint8([1, 2, 3])
+        )
+    )
+
+
 def binary_rgb(d):
     binary(d)
     d.write(lambda mask: np.repeat(mask[..., None] * np.uint8(255), 3, axis=2))
@@ -302,6 +349,10 @@ def lossy_tiff_mask(d):
 PLANTED = [
     (missing_mask, "missing mask", "images/train/1.png"),
     (other_suffix, "names differ", "images/train/0.png"),
+    (other_prefix, "names differ", "images/train/0.png"),
+    (prefix_and_ending, "names differ", "images/train/0.png"),
+    (drawn_and_renamed, "names differ", None),
+    (beside, "names differ", "images/train/0.png"),
     (split_names, "split of another name", None),
     (other_folder, "masks elsewhere", None),
     (other_size, "sizes differ", "masks/val/2.png"),
@@ -321,6 +372,8 @@ PLANTED = [
     (dangling_link, "unreadable", "images/train/2.png"),
     (dangling_mask, "unreadable", "images/val/1.png"),
     (binary, "0/255 masks", "masks/train/0.png"),
+    (binary_rgb, "0/255 masks", "masks/train/0.png"),
+    (binary_128, "0/128 masks", "masks/train/0.png"),
     (one_based, "ids 1..N", "masks/train/0.png"),
     (spread, "spread ids", "masks/train/0.png"),
     (ignore_255, "255 as ignore", "masks/test/0.png"),
@@ -389,12 +442,42 @@ def test_a_planted_fault_is_found_named_and_mended(sound, tmp_path, capsys, plan
     assert status == 0, said
     assert name not in said
     labels = read_all(config, fix)
-    if plant is no_splits:
+    if plant in {no_splits, drawn_and_renamed}:
         assert len(labels) == len(sound.truth)
         return
     assert labels.keys() == sound.truth.keys()
     for key, label in labels.items():
         np.testing.assert_array_equal(label, sound.truth[key], err_msg=key)
+
+
+@pytest.mark.parametrize("plant", [grey_rgb, grey_alpha])
+def test_ids_in_equal_channels_are_read(sound, tmp_path, capsys, plant):
+    plant(sound)
+    config = sound.yaml(tmp_path / "mine.yaml")
+    status, said = doctor(capsys, "--config", config)
+    assert status == 0, said
+    for key, label in read_all(config).items():
+        np.testing.assert_array_equal(label, sound.truth[key], err_msg=key)
+
+
+def test_images_and_renamed_masks_in_one_folder_each_need_both_options(sound, tmp_path, capsys):
+    drawn_and_renamed(sound)
+    del sound.options["splits"]
+    config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
+    doctor(capsys, "--config", config, "--fix", fix)
+    options = yaml.safe_load(fix.read_text())["data"]["init_args"]
+    assert options == {"splits": {"val": 0.1, "test": 0.1}, "mask_suffix": "_mask"}
+    assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
+
+
+def test_images_without_masks_are_no_pairs(sound, tmp_path, capsys):
+    """Images that count up are not masks of each other."""
+    shutil.rmtree(sound.root / "masks")
+    for path in sorted((sound.root / "images").rglob("*.png")):
+        path.rename(path.with_name(f"img_00{path.name}"))
+    _, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
+    assert "error  missing mask" in said
+    assert "names differ" not in said
 
 
 def test_a_sound_dataset_is_called_sound(sound, tmp_path, capsys):
@@ -552,10 +635,6 @@ def unknown_color(d):
     d.write(lambda mask: colors[mask])
 
 
-def grey_alpha(d):
-    d.write(lambda mask: Image.merge("LA", [Image.fromarray(mask), Image.new("L", mask.shape[::-1], 255)]))
-
-
 def half_painted(d):
     """Palettes in another order: a remap would mend them, and spoil the painted masks."""
     palette_order(d)
@@ -602,9 +681,13 @@ def empty_train(d):
         (half_white, "mixed ids", "5 of 10 masks"),
         (nameless_back, "one class", "name two classes (background, crack) and remap {255: 1}"),
         (jpeg_called_png, "JPEG mask", "10 of 10 images"),
-        (grey_rgb, "RGB masks", "getchannel(0)"),
-        (binary_rgb, "RGB masks", "getchannel(0)"),
-        (grey_alpha, "RGB masks", "getchannel(0)"),
+        (grey_rgb_of_a_palette, "RGB masks", "getchannel(0)"),
+        (twelve_colors, "RGB masks", "'1 2 3 class_0', '2 3 4 class_1'"),
+        (
+            twelve_colors,
+            "RGB masks",
+            "(1 2 3, 2 3 4, 3 4 5, 4 5 6, 5 6 7, 6 7 8, 7 8 9, 8 9 10, 9 10 11, 10 11",
+        ),
         (void_color, "RGB masks", "let ignore be ['1 2 3']"),
         (unknown_color, "RGB masks", "'car' (0 0 255) never occurs, but 9 8 7 does"),
         (half_painted, "palette order", "not the other 5 masks"),
