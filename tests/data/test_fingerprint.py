@@ -1,11 +1,14 @@
 """Data are known by what is in them, wherever they lie."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
-from folders import NAMES, write_folder
+from folders import NAMES, write_config, write_folder
 from PIL import Image
 
+from segbench.__main__ import main
 from segbench.data.fingerprint import changed, fingerprint
 from segbench.data.folder import FolderDataModule
 
@@ -82,3 +85,18 @@ def test_other_content_under_the_same_path_is_another_data_set(base, change, tol
 
 def test_a_record_of_another_form_says_nothing(base):
     assert changed({"splits": [1], "more": None}, of(base)) == []
+
+
+def test_a_resumed_run_says_that_its_data_have_changed_and_not_that_they_moved(tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path / "x.yaml", write_folder(tmp_path / "set"))
+    main(["fit", "--config", "x.yaml", "--run_id", "a"])
+    (tmp_path / "set").rename(tmp_path / "moved")
+    resume = ["fit", "--resume", "runs/x/a", "--data.init_args.root", "moved"]
+    main(resume)
+    assert not recwarn.list
+    repaint(tmp_path / "moved")
+    with pytest.warns(UserWarning, match=r"runs/x/a began on other data \(train: 4 images, but other files\)"):
+        main(resume)
+    card = json.loads(Path("runs/x/a/run.json").read_text())
+    assert card["data"]["splits"].keys() == {"train", "val", "test"}
