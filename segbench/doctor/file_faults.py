@@ -95,7 +95,7 @@ def _meaning(colors: Sequence[Color], records: Sequence[Record], spec: DatasetSp
         )
     if len(colors) <= _SHOWN:
         lines = [f"{_rgb(color)} class_{i}" for i, color in enumerate(colors)]
-        return f"say which class each colour is: put your names into {lines} and give that as classes"
+        return f"say which class each colour is, by lines 'R G B name' in classes: {lines}, with your own names"
     return "or save them as grey or palette PNGs with one class id per pixel"
 
 
