@@ -91,7 +91,7 @@ def in_order_of(task: Task, checkpoint: dict[str, Any], fresh: list[str], path: 
     except ValueError:
         modules = ", ".join(_smallest({name.rpartition(".")[0] for name in axes}))
         raise ValueError(
-            f"start.checkpoint: {path} was trained on other classes than the data have: {told}; to train what"
+            f"start.checkpoint: {path} was trained with other classes than the data have: {told}; to train what"
             f" depends on the classes from random weights, add --start.fresh '[{modules}]'"
         ) from None
     rank_zero_info(f"classes in another order in {path}: {told}; their weights are mapped by name")

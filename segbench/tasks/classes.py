@@ -56,7 +56,8 @@ def class_order(trained: Sequence[str], here: Sequence[str], path: str | Path) -
     if list(trained) == list(here):
         return None
     if sorted(trained) != sorted(here):
-        raise ValueError(f"{path} was trained on other classes than the data have: {differing(trained, here)}")
+        told = differing(trained, here)
+        raise ValueError(f"{path} was trained with other classes than the data have: {told}")
     return [trained.index(name) for name in here]
 
 
