@@ -43,8 +43,8 @@ def report(runs: list[Path], out: Path) -> None:
     unknown = [run.name for run in scored if not run.data]
     if unknown:
         print(
-            f"{escape_controls(unknown[0])} and {len(unknown) - 1} other runs have no fingerprint of their data in run.json, as"
-            " earlier versions wrote it: their data sets are told apart by data.init_args.root alone",
+            f"{escape_controls(unknown[0])} and {len(unknown) - 1} other runs have no fingerprint of their data"
+            " in run.json, as earlier versions wrote it: they are told apart by data.init_args.root alone",
             file=sys.stderr,
         )
     for run in repeats(scored):
