@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -42,6 +43,7 @@ _CONTEXT.set_forkserver_preload(
 )
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_WANDB = re.compile("wandb-(artifacts|media)$")
 _PATIENCE_S = 300
 
 
@@ -209,9 +211,9 @@ def end(place: Path, process: Any) -> bool:
 
 
 def leftovers(place: Path) -> list[str]:
-    """Lists drafts, locks and temporary files."""
+    """Lists drafts, locks and temporary files, but for empty folders that wandb makes when timm imports it."""
     left = [*place.rglob(".segbench*"), *(place / "tmp").iterdir()]
-    return sorted(str(path.relative_to(place)) for path in left)
+    return sorted(str(path.relative_to(place)) for path in left if not _WANDB.search(path.name))
 
 
 def rounds(place: Path, work: Work, kills: int, seed: int) -> Iterator[str]:
