@@ -40,7 +40,8 @@ def run(args: list[str]) -> None:
     parser.add_argument("-c", "--config", action="config", help="YAML as for fit; several, the last one wins.")
     parser.add_subclass_arguments(SegmentationDataModule, "data", required=True, help="The dataset.")
     parser.add_function_arguments(doctor, skip={"data", "given", "typed"})
-    config = parser.parse_args(_data_alone(args))
+    alone = _data_alone(args, parser.files)
+    config = parser.parse_args(alone)
     given = config.data.as_dict().get("init_args", {})
     built = parser.instantiate(config)
     typed = {found[1] for word in args if (found := re.match(r"--data(?:\.init_args)?\.(\w+)", word))}
@@ -118,11 +119,16 @@ def doctor(
         raise SystemExit(1)
 
 
-def _data_alone(args: list[str]) -> list[str]:
-    """Reduces configurations to their data; what is said there of model and trainer is not for the doctor."""
+def _data_alone(args: list[str], texts: dict[str, str]) -> list[str]:
+    """Reduces configurations to their data; what is said there of model and trainer is not for the doctor.
+
+    Args:
+        args: The command line.
+        texts: Receives the files as they are, for messages.
+    """
     import yaml
 
-    from segbench.yaml_files import read_yaml
+    from segbench.yaml_files import read_text, read_yaml
 
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("-c", "--config", action="append", default=[])
@@ -130,6 +136,7 @@ def _data_alone(args: list[str]) -> list[str]:
     configs = []
     for path in found.config:
         config = read_yaml(Path(path))
+        texts[path] = read_text(Path(path))
         if not isinstance(config, dict):
             raise ValueError(f"{path} is no configuration: give a YAML as for `segbench fit`")
         if "data" in config:

@@ -1,5 +1,6 @@
 """What a command line holds before it is parsed: configurations, and YAML in braces."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def check_words(words: list[str]) -> dict[str, str]:
         option, given, value = word.partition("=")
         if not option.startswith("-"):
             continue
+        if re.fullmatch(r"-c\w+", option):
+            raise ValueError(f"there is no option {option}; did you mean -{option}?")
         if ".init_args." in option and option.endswith(".help"):
             raise ValueError(
                 f"there is no option {option}; `segbench fit --help` lists the options of every class, and "

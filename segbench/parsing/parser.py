@@ -79,6 +79,7 @@ class ExplainedParser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As the base class; without abbreviations, and without exiting the process."""
         super().__init__(*args, **{"allow_abbrev": False, "exit_on_error": False} | kwargs)
+        self.files: dict[str, str] = {}  # texts, by their paths, of files that are handed on in parts
 
     @property
     def also(self) -> tuple[str, ...]:
@@ -110,7 +111,7 @@ class ExplainedParser(ArgumentParser):
             yield
         except ArgumentError as error:
             problem = unseal(str(error)) or self._problem(str(error))
-            raise ArgumentError(None, _told(problem, words, texts)) from error
+            raise ArgumentError(None, _told(problem, words, texts | self.files)) from error
         finally:
             _within.reset(token)
 
@@ -176,6 +177,8 @@ class ExplainedParser(ArgumentParser):
             return Problem(
                 (option,), f"there is no such option; {hint or did_you_mean(option, tops, 'options')}"
             )
+        if key is not None and "Unable to load config" in message:
+            return Problem((key[1],), f"give its options one by one, as in --{key[1]}.NAME VALUE")
         if key is not None and action is not None:
             return Problem((key[1],), reason(getattr(action, "_typehint", None), message))
         if key is not None:
@@ -258,7 +261,8 @@ def _told(problem: Problem, words: Sequence[str], texts: dict[str, str]) -> str:
 def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) -> str:
     """Finds the file and the line that hold a value which was refused."""
     typed = [word.partition("=")[0].removeprefix("--").removesuffix("+") for word in words if word[:2] == "--"]
-    if not file and any(path == one or path.startswith(f"{one}.") for one in typed if one != "config"):
+    above = {path, f"{path}.class_path", *(path[: found.start()] for found in re.finditer(r"\.", path))}
+    if not file and above & {*typed}:
         return ""
     keys = re.sub(r"\[\].*", "", path).split(".")
     for name in [file] if file else reversed(texts):

@@ -57,8 +57,8 @@ class SemanticTask(Task):
         encoder_lr_scale: float = 1.0,
         layer_decay: float = 1.0,
         neck_iterations: int | list[int] | None = None,
-        window: tuple[int, int] | None = None,
-        stride: tuple[int, int] | None = None,
+        window: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] | None = None,
         resize: tuple[int, int] | None = None,
         scales: list[float] | None = None,
         flip: bool = False,
@@ -90,7 +90,7 @@ class SemanticTask(Task):
                 differ between training and test (the thesis's L′_ms). Of a list the first holds; `validate` and
                 `test` score the others as well, each under the name of its own (`test_iterations_3/miou`),
                 while the encoder sees every image once.
-            window: `(height, width)` of sliding windows in evaluation; null takes each image whole, or
+            window: Side, or height and width, of sliding windows in evaluation; null takes each image whole, or
                 windows of `img_size` where the encoder knows no other size.
             stride: Step between windows; null puts them side by side.
             resize: `(long, short)` limits to which an image is scaled, keeping its shape, before evaluation;
@@ -163,6 +163,7 @@ class SemanticTask(Task):
 
         if window is None and self.encoder.fixed_size:
             window = (img_size[0], img_size[1])
+        window, stride = ((side, side) if isinstance(side, int) else side for side in (window, stride))
         windows = Windows(
             window, stride, resize, windows_per_batch=windows_per_batch, small_images=small_images
         )

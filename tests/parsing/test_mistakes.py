@@ -48,6 +48,7 @@ OPTIONS = {
     "--model.init_args.optimizer.init_args.learning_rate 1": "did you mean lr?",
     "--trainer.max_stps 3": "did you mean --trainer.max_steps",
     "--trainr.max_steps 3": "did you mean --trainer.max_steps?",
+    "-config x": "did you mean --config?",
     "--run-id a": "did you mean --run_id?",
     "--resme x": "did you mean --resume?",
     "--lr 1": f"did you mean --{OPTIMIZER}.lr?",
@@ -96,6 +97,8 @@ VALUES = {
     "model.init_args.losses=Dice": "give a list of Loss classes",
     "model.init_args.losses=[{class_path: Dice, init_args: {wight: 2}}]": "init_args.wight: there is no such "
     "option; did you mean weight?",
+    "model.class_path=semantic": "model: there is no class 'semantic'; did",
+    "checkpoints=null": "checkpoints: give its options one by one, as in --checkpoints.NAME VALUE",
     "model=semantic": "did you mean SemanticTask?",
     "data=folder": "did you mean FolderDataModule?",
     "trainer.callbacks+=EarlyStoping": "did you mean EarlyStopping?",
@@ -106,7 +109,8 @@ VALUES = {
     "trainer.max_steps=many": "trainer.max_steps: give a whole number; got many",
     f"{OPTIMIZER}.lr=fast": f"{OPTIMIZER}.lr: give a number; got fast",
     "data.init_args.img_size=96": "data.init_args.img_size: give two whole numbers, as in [96, 96]; got 96",
-    "model.init_args.window=100": "give two whole numbers, as in [100, 100] or null; got 100",
+    "model.init_args.window=100.5": "give a whole number or two whole numbers, as in [1, 1] or null; got 100.5",
+    "model.init_args.resize=512": "give two whole numbers, as in [512, 512] or null; got 512",
     "model.init_args.small_images=enlarg": "give one of enlarge, whole; got enlarg; did you mean enlarge?",
     "logger=wandbb": "did you mean wandb?",
     "seed_everything=x": "seed_everything: give true or false or a whole number; got x",
@@ -240,6 +244,12 @@ def test_names_alone_do_whatever_else_the_yaml_names(tiny, capsys):
     assert {key: printed[key]["class_path"].rpartition(".")[2] for key in parts} == parts
 
 
+def test_a_window_may_be_one_side_as_in_segment(tiny, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "tiny.yaml", "--model.init_args.window=96", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["window"] == 96
+
+
 def test_null_given_to_a_part_is_null(tiny, capsys):
     with pytest.raises(SystemExit):
         main(
@@ -254,6 +264,12 @@ def test_null_given_to_a_part_is_null(tiny, capsys):
     assert (
         yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["encoder"]["init_args"]["depths"] is None
     )
+
+
+def test_doctor_names_the_file_although_it_reads_a_part(tiny, capsys):
+    Path("mine.yaml").write_text("trainer: {}\ndata:\n  init_args:\n    img_size: 96\n")
+    line = refuse(capsys, "doctor", "--config", "tiny.yaml", "--config", "mine.yaml")
+    assert line.endswith("got 96 (mine.yaml, line 4)")
 
 
 OTHERS = {
