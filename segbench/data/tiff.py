@@ -160,8 +160,8 @@ def _samples(page: tifffile.TiffPage, data: bytes) -> NDArray[Any]:
     """
     try:
         array = page.asarray()
-    except (ValueError, NotImplementedError) as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, NotImplementedError, ImportError) as error:
+        if "imagecodecs" not in str(error) and not isinstance(error, ImportError):
             raise
         return _by_pillow(page, data)
     if page.axes.startswith("S"):  # one band after the other
@@ -173,7 +173,8 @@ def _samples(page: tifffile.TiffPage, data: bytes) -> NDArray[Any]:
 def _by_pillow(page: tifffile.TiffPage, data: bytes) -> NDArray[Any]:
     """Decodes what tifffile needs imagecodecs for, where Pillow returns the samples as they are stored."""
     bits, bands, kind = page.bitspersample, page.samplesperpixel, page.dtype.kind if page.dtype else ""
-    same = bands == 1 and bits in {8, 16} and page.photometric != COLOR.MINISWHITE and kind == "u"
+    plain = (bits, kind) in {(8, "u"), (16, "u"), (16, "i"), (32, "i")}
+    same = bands == 1 and plain and page.photometric != COLOR.MINISWHITE
     same |= bands == 3 and bits == 8 and page.photometric == COLOR.RGB
     if not same:
         raise UnsupportedImageError(
