@@ -373,6 +373,25 @@ def test_no_loading_process_outlives_a_command(args, way):
         assert getattr(left.value, "code", type(left.value)) == status
 
 
+@pytest.mark.parametrize(
+    ("verb", "number", "status"),
+    [
+        ("validate", signal.SIGTERM, 143),
+        ("validate", signal.SIGINT, 130),
+        ("fit", signal.SIGTERM, os.EX_TEMPFAIL),
+    ],
+)
+def test_what_has_nothing_to_save_ends_at_once(args, capsys, verb, number, status):
+    """A validation alone, and the one with which Lightning begins: it would only note SIGTERM."""
+    callback = {"class_path": "sender.SendFirst", "init_args": {"number": int(number)}}
+    stop(
+        [verb, *args[1:], "--data.init_args.num_workers", "1", "--trainer.callbacks", json.dumps([callback])],
+        status,
+    )
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: ")]
+    assert told == ["segbench: stopped" if number == signal.SIGINT else f"segbench: stopped by {number.name}"]
+
+
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
 def test_more_processes_than_cores_are_refused_before_one_starts(args, capsys, monkeypatch, accelerator):
     monkeypatch.setattr(subprocess, "Popen", None)
