@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segbench.tasks.archive import check_archive
+
 # NumPy's numbers, which trainings leave among their best scores. They are built of a type and bytes, and their
 # maker has had two names. Arrays, and all that MMEngine keeps beside them, stay refused.
 _make_number = np.float64(0).__reduce__()[0]
+_LONGEST = 64 << 20  # MMEngine keeps the history of its log there
 _NUMBERS: list[Any] = [
     (_make_number, "numpy.core.multiarray.scalar"),
     (_make_number, "numpy._core.multiarray.scalar"),
@@ -49,6 +52,8 @@ def read_foreign(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 are none, and cannot be mapped
+    if mapped:
+        check_archive(path, _LONGEST)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMBERS):
             warnings.simplefilter("ignore")  # what is wrong with the file is told in one line, or nothing is

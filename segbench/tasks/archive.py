@@ -16,11 +16,12 @@ _MAX_DIRECTORY = 16 << 20
 _END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, longest: int = MAX_PICKLE) -> None:
     """Refuses a file that would unpack to more than it is, or whose directory or pickle is out of proportion.
 
     Args:
         path: A file that `torch.save` may have written.
+        longest: Bytes that what stands beside its weights may have.
 
     Raises:
         ValueError: If it is no ZIP, or such a one.
@@ -49,8 +50,8 @@ def check_archive(path: Path) -> None:
         )
     if sum(member.file_size for member in members) > size:
         raise ValueError(f"{path} is refused: its members overlap, and claim more bytes than it has")
-    if any(member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE for member in members):
-        raise ValueError(f"{path} is refused: beside its weights it holds more than {MAX_PICKLE:,} bytes")
+    if any(member.filename.endswith(".pkl") and member.file_size > longest for member in members):
+        raise ValueError(f"{path} is refused: beside its weights it holds more than {longest:,} bytes")
 
 
 def check_weights(weights: dict[str, Tensor], path: Path) -> None:
