@@ -687,7 +687,7 @@ def test_no_permission_to_write(tiny, capsys, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", forbidden)  # tests may run as root, whom no mode bits stop
     line = refuse(capsys, "fit", "--config", str(EXPERIMENTS / "linear.yaml"), "--config", str(tiny))
-    assert "cannot be made (Permission denied); name another place by --runs_dir DIR" in line
+    assert "cannot be made or written to (Permission denied); name another place by --runs_dir DIR" in line
 
 
 def test_checkpoints_that_do_not_fit(tiny, capsys):

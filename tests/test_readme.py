@@ -69,7 +69,10 @@ def test_the_table_was_found():
     assert len(option_table()) >= 7
 
 
-def test_files_that_the_readme_names_exist():
+def test_files_and_sections_that_the_readme_names_exist():
+    titles = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+    sections = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
     for path in re.findall(r"\]\(((?!http)[^)]+)\)|`((?:segbench|experiments)/[\w/.]+)`", README):
-        name = path[0] or path[1]
+        name, _, section = (path[0] or path[1]).partition("#")
         assert (ROOT / name).exists(), name
+        assert not section or section in sections, section

@@ -132,8 +132,9 @@ class MetricsRows(L.Callback):
         self._files: list[MetricsCSV] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Finds the file."""
-        self._files = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+        """Finds the file, where a run trains: scoring a checkpoint continues no rows of its training."""
+        files = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+        self._files = files if stage == "fit" else []
 
     def state_dict(self) -> dict[str, Any]:
         """Makes sure that the file has reached the disk, and remembers its last row."""
