@@ -4,7 +4,8 @@ Tools store painted masks as indexed files to save space, and order the palette 
 appearance, by frequency, or with only the colours that a file shows. Others store ids, and add any palette so
 that viewers show something. The rule:
 
-- The index is the id where no index shown has the colour of another class, or the palette is a grey ramp.
+- The index is the id where no index shown has the colour of another class, or the palette is a grey ramp. An
+  id that no class has, such as 255, may have a class's colour as well: short palettes are filled up with one.
 - The colour decides where all colours shown are those of classes, but in another order, and the palette holds
   no colour of another kind.
 - Whatever else contradicts the colours of the classes is refused, since both readings are possible.
@@ -82,13 +83,14 @@ def ids_of_indices(
         return index
     present = [int(i) for i in present_ids(index)]
     shown = {i: palette.colors[i] for i in present if 0 <= i < len(palette.colors)}
-    moved = [i for i, color in shown.items() if colors.get(color, i) != i]
     if reading == "auto":
+        moved = [i for i in shown if _contradicts(i, palette.colors, colors)]
         if not moved or all(color == (i, i, i) for i, color in enumerate(palette.colors)):
             return index
         foreign = [shown[i] for i in shown if shown[i] not in colors] or _unused(palette.colors, shown, colors)
-        if foreign or len(shown) < len(present):
-            raise ValueError(_complain(shown, moved[0], colors, foreign))
+        filled = [i for i in moved if _is_filling(i, palette.colors)]
+        if foreign or filled or len(shown) < len(present):
+            raise ValueError(_complain(shown, (filled or moved)[0], colors, foreign, bool(filled)))
     if len(shown) < len(present):
         raise ValueError(f"index {max(present)} is beyond the palette, which has {len(palette.colors)} colours")
     if see_through := sorted(palette.transparent & shown.keys()):
@@ -102,6 +104,17 @@ def ids_of_indices(
     return ids_of_colors(table[index], colors)
 
 
+def _contradicts(i: int, palette: Sequence[Color], colors: Mapping[Color, int]) -> bool:
+    """Tells whether an index has the colour of another class, which that class's own index does not have too."""
+    home = colors.get(palette[i], i)
+    return home != i and (i in colors.values() or palette[home : home + 1] != (palette[i],))
+
+
+def _is_filling(i: int, palette: Sequence[Color]) -> bool:
+    """Tells whether an index lies in a run of a colour that the palette has before."""
+    return palette.index(palette[i]) < i and palette[i] in {palette[i - 1], *palette[i + 1 : i + 2]}
+
+
 def _unused(palette: Sequence[Color], shown: Mapping[int, Color], colors: Mapping[Color, int]) -> list[Color]:
     """Finds colours of no class that no pixel has, without the filling at the end."""
     end = len(palette)
@@ -111,9 +124,15 @@ def _unused(palette: Sequence[Color], shown: Mapping[int, Color], colors: Mappin
 
 
 def _complain(
-    shown: Mapping[int, Color], moved: int, colors: Mapping[Color, int], foreign: Sequence[Color]
+    shown: Mapping[int, Color],
+    moved: int,
+    colors: Mapping[Color, int],
+    foreign: Sequence[Color],
+    filled: bool,
 ) -> str:
-    why = f"also holds {color_names(foreign)}, which are no class's" if foreign else "has no colour for others"
+    why = "repeats it, as to fill up" if filled else "has no colour for others"
+    if foreign:
+        why = f"also holds {color_names(foreign)}, which are no class's"
     return (
         f"index {moved} of the palette has the colour {color_names([shown[moved]])} of the class with id"
         f" {colors[shown[moved]]}, but the palette {why}: set indexed_masks to ids if the index is the class"

@@ -66,6 +66,33 @@ def test_one_class_at_two_indices_is_one_class(tmp_path):
     assert (read(tmp_path, twice) == IDS).all()
 
 
+@pytest.mark.parametrize("filling", [COLORS[0], COLORS[2]])
+@pytest.mark.parametrize("own", [[0, 1, 2, 3], [1, 3]])
+def test_an_id_without_a_class_may_have_the_colour_that_fills_the_palette(tmp_path, filling, own):
+    ids = np.array([*own, 255], np.uint8)[RNG.integers(0, len(own) + 1, IDS.shape)]
+    image = Image.fromarray(ids)
+    image.putpalette(np.concatenate([COLORS, [filling] * 252]).astype(np.uint8).tobytes())
+    assert (read(tmp_path, image) == ids).all()
+
+
+@pytest.mark.parametrize(
+    ("palette", "shown"),
+    [
+        ([*COLORS[:2], *[COLORS[0]] * 254], (0, 1, 2)),  # too short for the third class
+        ([COLORS[0]] * 256, (0, 1)),
+        ([COLORS[0]] * 256, (1,)),
+        ([COLORS[1], COLORS[0], COLORS[2], COLORS[3], *[COLORS[0]] * 252], (0, 1, 255)),  # 255 may be void
+    ],
+)
+def test_indices_in_the_filling_are_refused_where_they_may_be_classes(tmp_path, palette, shown):
+    ids = np.array(shown, np.uint8)[IDS % len(shown)]
+    image = Image.fromarray(ids)
+    image.putpalette(np.array(palette, np.uint8).tobytes())
+    with pytest.raises(ValueError, match=r"a\.png: index \d+ of the palette .* repeats it.* indexed_masks to ids"):
+        read(tmp_path, image)
+    assert (read(tmp_path, image, indexed_masks="ids") == ids).all()
+
+
 ARBITRARY = [(68, 1, 84), (33, 145, 140), (253, 231, 37), (255, 255, 255)]
 VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
 
