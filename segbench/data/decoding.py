@@ -24,13 +24,13 @@ from segbench.data.formats import (
     format_of,
     is_lossy,
 )
+from segbench.data.jpeg import checked_jpeg
 from segbench.data.pixels import ORIENTATION, Pixels, check_size, is_grey, opened, to_rgb, turned
 from segbench.data.png import check_png
 
 READER = 2
 """Counts up when a sound file gives other pixels than before, so that no cache returns the old ones."""
 
-_MOST_PADDING = 4  # bytes between the last pixel and the end of a JPEG, which some cameras leave
 _UNCOMMON = "Could not determine subsampling"
 _NOT_BY_TURBOJPEG = {"CMYK", "YCCK", _UNCOMMON}
 # libjpeg, Pillow's codecs and OpenCV say it in words.
@@ -120,7 +120,7 @@ def bits_per_sample(path: Path) -> int:
 def jpeg_size(data: bytes) -> tuple[int, int] | tuple[()]:
     """Reads height and width of a JPEG that can be reduced, before EXIF turns it; empty for all others."""
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except ValueError:  # no JPEG, or a damaged one: decoding it says more
         return ()
     return () if color_space in _NOT_BY_TURBOJPEG else (height, width)
@@ -155,7 +155,7 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
     A few missing bytes may leave no trace: the format has no checksum.
     """
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except ValueError as error:
         if _UNCOMMON not in str(error):
             raise
@@ -166,20 +166,8 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
         return np.asarray(_by_opencv(data, upright), np.uint8)
     check_size(width, height)
     # The smallest of libjpeg's sizes (eighths) that is not below these.
-    image = _checked_jpeg(data, -(-height // reduction), -(-width // reduction))
+    image = checked_jpeg(data, -(-height // reduction), -(-width // reduction))
     return turned(image, _orientation(data) if upright else 1)
-
-
-def _checked_jpeg(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """Decodes a JPEG unless libjpeg warns; padding alone is no damage."""
-    try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width))
-    except ValueError as error:
-        padding = re.search(r"(\d+) extraneous bytes before marker 0xd9", str(error))
-        if padding is None or int(padding[1]) > _MOST_PADDING:
-            raise
-        image = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, strict=False)
-        return np.asarray(image)
 
 
 def _orientation(data: bytes) -> int:

@@ -105,7 +105,7 @@ def ids_of_indices(
 
 
 def _contradicts(i: int, palette: Sequence[Color], colors: Mapping[Color, int]) -> bool:
-    """Tells whether an index has the colour of another class, which that class's own index does not have too."""
+    """Tells whether an index has the colour of another class, whose own index has another one."""
     home = colors.get(palette[i], i)
     return home != i and (i in colors.values() or palette[home : home + 1] != (palette[i],))
 

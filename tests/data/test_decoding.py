@@ -191,6 +191,68 @@ def test_padding_before_the_end_of_a_jpeg_does_no_harm():
         assert np.array_equal(decode_image(ANY, other), whole)
 
 
+def jpeg_marker(data, kind):
+    """Finds where the first segment of a kind begins."""
+    place = 2
+    while data[place + 1] != kind:
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+    return place
+
+
+def with_bytes(data, place, new):
+    return data[:place] + new + data[place + len(new) :]
+
+
+def unorderly_jpegs():
+    """Yields sound files that break the letter of the format, as phones and scanners write them."""
+    data = saved(NOISE, "JPEG", quality=85)
+    scan = jpeg_marker(data, 0xDA)
+    end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4])
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"
+    thumbnail = b"Exif\0\0" + saved(NOISE[:40, :40], "JPEG")
+    yield "scan of no coefficients", data, with_bytes(data, end - 2, b"\0")
+    yield "scan from coefficient 1", data, with_bytes(data, end - 3, b"\1")
+    yield "successive approximation", data, with_bytes(data, end - 1, b"\x10")
+    yield "version 2 of JFIF", data, with_bytes(data, 11, b"\2")
+    yield "unknown colour space", data, data[:2] + adobe + b"\5" + data[20:]
+    for count in (16, 100, 5000):
+        yield f"{count} zeros before the end", data, data[:-2] + bytes(count) + data[-2:]
+    yield "zeros between segments", data, data[:scan] + bytes(7) + data[scan:]
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
+    yield "thumbnail", data, data[:2] + segment + with_bytes(data, end - 2, b"\0")[2:-2] + bytes(99) + data[-2:]
+    planes = saved(NOISE, "JPEG", quality=85, restart_marker_rows=1)
+    yield "restart markers", planes, planes[:-2] + bytes(50) + planes[-2:]
+    steps = saved(NOISE, "JPEG", quality=85, progressive=True)
+    yield "progressive", steps, with_bytes(steps, 11, b"\2")[:-2] + bytes(50) + steps[-2:]
+
+
+@pytest.mark.parametrize(
+    ("whole", "data"), [case[1:] for case in unorderly_jpegs()], ids=[c[0] for c in unorderly_jpegs()]
+)
+def test_jpegs_that_break_only_the_letter_of_the_format_are_read_and_damage_in_them_is_found(
+    whole, data, capfd
+):
+    assert np.array_equal(decode_image(ANY, data), decode_image(ANY, whole))
+    start = len(whole) * 5 // 8
+    for bad in (
+        data[:start] + data[start + 400 :],
+        data[:start] + data[-2:],
+        data[:start] + bytes(400) + data[-2:],
+    ):
+        with pytest.raises(DamagedImageError, match=r"a\.any is damaged or cut short"):
+            decode_image(ANY, bad)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"pHYs", b"tIME", b"eXIf"])
+def test_a_wrong_checksum_of_what_is_no_pixel_does_no_harm(kind, capfd):
+    data = saved(IDS, "PNG")
+    chunk = struct.pack(">I", 9) + kind + b"\0\0\0\1\0\0\0\1\0" + b"\1\2\3\4"
+    for place in (33, len(data) - 12):
+        assert np.array_equal(decode_mask(ANY, data[:place] + chunk + data[place:]), IDS)
+        assert np.array_equal(decode_image(ANY, data[:place] + chunk + data[place:])[..., 0], IDS)
+
+
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "JPEG2000", "AVIF", "WEBP", "TIFF"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_file_of_any_format_cut_short_is_named(kind, share, capfd):

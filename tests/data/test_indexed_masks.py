@@ -88,7 +88,9 @@ def test_indices_in_the_filling_are_refused_where_they_may_be_classes(tmp_path, 
     ids = np.array(shown, np.uint8)[IDS % len(shown)]
     image = Image.fromarray(ids)
     image.putpalette(np.array(palette, np.uint8).tobytes())
-    with pytest.raises(ValueError, match=r"a\.png: index \d+ of the palette .* repeats it.* indexed_masks to ids"):
+    with pytest.raises(
+        ValueError, match=r"a\.png: index \d+ of the palette .* repeats it.* indexed_masks to ids"
+    ):
         read(tmp_path, image)
     assert (read(tmp_path, image, indexed_masks="ids") == ids).all()
 
