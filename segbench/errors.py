@@ -4,13 +4,16 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from segbench.failures import explain
 from segbench.printable import escape_controls, without_passwords
 
 TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
+_PACKAGE = Path(__file__).parent
 
 # What jsonargparse wraps around the one line that tells: the alternatives it tried, and what it was given.
 _NOISE = re.compile(
@@ -66,6 +69,25 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
         line = escape_controls(without_passwords(line))
         print(f"segbench: error: {line} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Shows each warning as one line, which no text in it can break, without the line of code it came from."""
+
+    def format_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, _: str | None = None
+    ) -> str:
+        own = Path(filename).is_relative_to(_PACKAGE)
+        origin = "segbench: warning" if own else f"{filename}:{lineno}: {category.__name__}"
+        return f"{origin}: {escape_controls(' '.join(str(message).split()))}\n"
+
+    before = warnings.formatwarning
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def one_line(error: BaseException, verb: str = "") -> str | None:

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 from segbench import __version__
-from segbench.errors import one_line_errors
+from segbench.errors import one_line_errors, one_line_warnings
 
 TRAINER_VERBS = {
     "fit": "train a model from YAML, or go on with a run",
@@ -56,10 +56,10 @@ def run(args: list[str]) -> None:
     elif verb in {"-V", "--version"}:
         print(f"segbench {__version__}")
     elif verb in TRAINER_VERBS:
-        with one_line_errors(verb):
+        with one_line_errors(verb), one_line_warnings():
             import_module("segbench.cli").main([verb, *rest])
     elif verb in COMMANDS:
-        with one_line_errors(verb):
+        with one_line_errors(verb), one_line_warnings():
             _run_command(verb, rest)
     else:
         near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import cv2
 import optuna
@@ -14,7 +15,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from segbench.errors import one_line, one_line_errors, readable
+from segbench import errors
+from segbench.errors import one_line, one_line_errors, one_line_warnings, readable
 
 NESTED = """Parser key "model":
   Does not validate against any of the Union subtypes
@@ -229,3 +231,11 @@ def test_ctrl_c_in_the_midst_of_imports_is_one_line(command, tmp_path):
     )
     assert ended.returncode == 130
     assert ended.stderr == "\nsegbench: stopped\n"
+
+
+def test_warnings_are_one_line_that_no_name_in_them_can_break():
+    with one_line_warnings():
+        ours = warnings.formatwarning("two\nlines and \x1b[31mred", UserWarning, errors.__file__, 7)
+        other = warnings.formatwarning("not ours", UserWarning, "/elsewhere/file.py", 7)
+    assert ours == "segbench: warning: two lines and \\x1b[31mred\n"
+    assert other == "/elsewhere/file.py:7: UserWarning: not ours\n"
