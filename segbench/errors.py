@@ -76,7 +76,11 @@ def one_line_warnings() -> Iterator[None]:
     """Shows each warning as one line, which no text in it can break, without the line of code it came from."""
 
     def format_warning(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, _: str | None = None
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,  # noqa: ARG001 (the name is Python's)
     ) -> str:
         own = Path(filename).is_relative_to(_PACKAGE)
         origin = "segbench: warning" if own else f"{filename}:{lineno}: {category.__name__}"
