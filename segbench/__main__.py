@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from segbench.posix import STOP_SIGNALS, is_importing, stop_at_start
+
 # Threads that spin for long while they wait made many small operations up to fifty times slower where
 # something else (loader workers, another run) shared the cores; threads that sleep at once made them up to four
 # times slower on idle cores. So they spin for a moment, as GNU's runtime, which torch has on Linux, reads from
@@ -28,24 +30,21 @@ def main(args: list[str] | None = None) -> None:
         signal.signal(signal.SIGINT, _interrupt)
         sys.path.append(str(Path.cwd()))  # a decoder in the user's own folder, as `python -m` would find it
         args = sys.argv[1:]
+        if args[:1] == ["fit"]:
+            for number in STOP_SIGNALS:
+                signal.signal(number, stop_at_start)
     from segbench.verbs import run
 
     run(args)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ends the process at once while it imports modules, most of a start; otherwise raises as usual.
-
-    A module that is half imported turns KeyboardInterrupt into any other error, or swallows it. No file is
-    being written then.
-    """
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
-        frame = frame.f_back
-    if frame is None:
+    """Ends the process at once while it imports modules, most of a start; otherwise raises as usual."""
+    if not is_importing(frame):
         raise KeyboardInterrupt
     if os.environ.get("LOCAL_RANK", "0") == "0":  # Ctrl-C reaches all processes of a run
         os.write(2, b"\nsegbench: stopped\n")
-    os._exit(128 + number)
+    os._exit(128 + number)  # no file is being written then
 
 
 if __name__ == "__main__":

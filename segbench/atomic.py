@@ -65,6 +65,7 @@ def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
 
     Raises:
         OSError: Also in place of the errors by which libraries say that a write fell short.
+        KeyboardInterrupt: Also in place of the errors by which torch says that one cut its writing short.
     """
     try:
         yield
@@ -79,6 +80,8 @@ def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
             error.filename, error.filename2 = str(path), None  # which the user knows
         raise
     except RuntimeError as error:
+        if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
+            raise error.__context__ from None  # torch's writer of archives cannot close what was interrupted
         if not _SHORT.search(str(error)):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error

@@ -1,10 +1,12 @@
 """A file is the old one or the new one."""
 
 import errno
+import io
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from segbench import atomic
 from segbench.atomic import naming, remove_drafts, replacing, scratch
@@ -142,3 +144,17 @@ def test_files_that_are_read_keep_their_name(tmp_path):
 def test_other_errors_pass(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"), replacing(tmp_path / "kept"):
         raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_within_a_checkpoint_stays_an_interrupt(tmp_path, interrupt):
+    class Slow(io.BufferedWriter):  # as a signal's handler does between two writes
+        def write(self, data):
+            if self.tell() > 1000:
+                raise interrupt
+            return super().write(data)
+
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(interrupt), replacing(path) as draft, Slow(draft.open("wb", buffering=0)) as file:
+        torch.save({"weights": torch.zeros(1000)}, file)
+    assert list(tmp_path.iterdir()) == []

@@ -1,11 +1,16 @@
 """The package imports where POSIX is missing: what only POSIX has is asked for in one module."""
 
 import ast
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+
+from segbench.posix import STOP_SIGNALS, TEMPFAIL, signals_blocked
 
 PACKAGE = Path(__file__).parents[1] / "segbench"
 MODULES = {"resource", "fcntl", "pwd", "grp", "termios", "pty", "tty", "syslog", "posix"}
@@ -66,3 +71,53 @@ def test_every_module_imports_without_posix():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 14
+
+
+def test_a_signal_that_another_thread_receives_waits_as_well():
+    """What a handler raises within a fork is printed and lost, and the command goes on."""
+    awake, end, done = threading.Event(), threading.Event(), threading.Event()
+
+    def handler(number, frame):
+        assert done.is_set()
+        raise KeyboardInterrupt
+
+    def receive():
+        awake.set()
+        end.wait()
+
+    def start_workers():
+        with signals_blocked([signal.SIGINT]):
+            signal.pthread_kill(other.ident, signal.SIGINT)
+            time.sleep(0.05)
+            done.set()
+
+    other = threading.Thread(target=receive)
+    other.start()
+    awake.wait()
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_workers()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        end.set()
+        other.join()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("moment", ["while a module is imported", "afterwards"])
+def test_a_job_that_is_stopped_before_it_trains_is_queued_again(tmp_path, number, moment):
+    send = f"import os; os.kill(os.getpid(), {int(number)})"
+    (tmp_path / "sends.py").write_text(send)
+    act = "import sends" if moment.startswith("while") else send
+    (tmp_path / "run.py").write_text(
+        "import sys, segbench.verbs\n"
+        f"def run(args):\n    {act}\n"
+        "segbench.verbs.run, sys.argv = run, ['segbench', 'fit']\n"
+        "from segbench.__main__ import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == TEMPFAIL
+    assert ended.stderr == f"segbench: stopped by {number.name}\n"

@@ -18,7 +18,7 @@ from typing import Any
 import lightning as L
 
 from segbench.callbacks.checkpoints import Checkpoints
-from segbench.posix import STOP_SIGNALS, TEMPFAIL
+from segbench.posix import STOP_SIGNALS, TEMPFAIL, stop_at_start
 
 SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
 STOPPED = TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it
@@ -134,6 +134,7 @@ class Preemption(L.Callback):
         fits, rank = trainer.state.fn == "fit", trainer.global_rank
 
         def end(number: int, _: FrameType | None) -> None:
+            _ignore_stop_signals(trainer)
             if rank == 0:
                 print(f"segbench: stopped by {signal.Signals(number).name}", file=sys.stderr)
             raise SystemExit(0 if rank else STOPPED if fits else 128 + number)
@@ -150,6 +151,8 @@ class Preemption(L.Callback):
                 os.write(2, b"\nsegbench: saving after this step; Ctrl-C again stops at once\n")
 
     def _leave(self, trainer: L.Trainer) -> None:
+        if self._signal != signal.SIGINT:
+            _ignore_stop_signals(trainer)
         if not trainer.is_global_zero:
             raise SystemExit(0)
         name = "a signal to another process" if self._signal is None else signal.Signals(self._signal).name
@@ -159,3 +162,16 @@ class Preemption(L.Callback):
             file=sys.stderr,
         )
         raise SystemExit(INTERRUPTED if self._signal == signal.SIGINT else STOPPED)
+
+
+def _ignore_stop_signals(trainer: L.Trainer) -> None:
+    """Keeps a second signal from killing a process that is about to end, which would cost it its status.
+
+    Clusters send more than one, and Lightning puts back the handlers that it found long before the process has
+    ended. Those of a program that calls segbench are left alone.
+    """
+    found = trainer._signal_connector._original_handlers
+    for number in STOP_SIGNALS:
+        if found.get(number) is stop_at_start:
+            found[number] = signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN)
