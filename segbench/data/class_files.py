@@ -9,6 +9,7 @@ classes.
 import csv
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from segbench.data.files import read_text
+from segbench.yaml_files import check_yaml
 
 _LINE = re.compile(r"(-?\d+[\s,]+)?((?:\d+[\s,]+)*)(.*)")
 _CVAT = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")
@@ -72,6 +74,7 @@ def read_rows(root: Path, file: str) -> list[Row]:
     text = read_text(path)
     try:
         if path.suffix.lower() in {".yaml", ".yml"}:
+            check_yaml(text, str(path))
             return _rows_of_tree(yaml.safe_load(text), str(path))
         if path.suffix.lower() == ".json":
             return _rows_of_tree(json.loads(text), str(path))
@@ -160,7 +163,7 @@ def _rows_of_columns(lines: Sequence[tuple[str, str]]) -> list[Row]:
     if delimiter is None:
         return []
     table = list(csv.reader((line for _, line in lines), delimiter=delimiter, skipinitialspace=True))
-    head = [field.strip().lower() for field in table[0]]
+    head = [field.strip().lower().replace(" ", "_") for field in table[0]]
     if not (set(head) & _NAMES) or any(re.match(r"-?\d", field) for field in head):
         return []
     if len(table) != len(lines):
@@ -248,7 +251,7 @@ def _is_number(value: Any) -> bool:
 
 def _text(place: str, name: Any) -> str:
     if not isinstance(name, str) or not name.strip():
-        raise ValueError(f"{place}: {name!r} is not a name: put it in quotes if it is")
+        raise ValueError(f"{place}: {reprlib.repr(name)} is not a name: put it in quotes if it is")
     return name.strip()
 
 

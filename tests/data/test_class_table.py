@@ -243,6 +243,7 @@ READ = [
     ("dict.csv", "name,r,g,b\nbg,0,0,0\ncar, 64,0,128\n", [("bg", 0, (0, 0, 0)), ("car", 1, (64, 0, 128))]),
     ("c.csv", 'ID;Class;Color\n0;bg;#000001\n2;"a; b";9 8 0\n', [("bg", 0, (0, 0, 1)), ("a; b", 2, (9, 8, 0))]),
     ("c.csv", "label,name\n0,bg\n1,car\n", [("bg", 0), ("car", 1)]),
+    ("_classes.csv", "Pixel Value, Class\n0, bg\n3, car\n", [("bg", 0), ("car", 3)]),  # Roboflow
     ("c.txt", "\ufeffbg  \r\n\r\ncar\t\r\n", [("bg", 0), ("car", 1)]),
     ("c.txt", "1 road\n2 car\n", [("road", 1), ("car", 2)]),
     ("c.txt", "0,bg\n7,car\n", [("bg", 0), ("car", 7)]),
@@ -259,6 +260,7 @@ def test_lists_of_classes_that_tools_write(tmp_path, file, text, expected):
     assert entries == [entry if len(entry) == 3 else (*entry, palette[i]) for i, entry in enumerate(expected)]
 
 
+BOMB = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(10))
 REFUSED = [
     ("c.txt", "road\n__ignore__\n", "line 2: '__ignore__' is not a class"),
     ("c.txt", "255 __ignore__\n0 road\n", "line 1: '__ignore__' is not a class"),
@@ -286,7 +288,9 @@ REFUSED = [
     ("data.yaml", "names: [off, on]\n", "False is not a name: put it in quotes"),
     ("data.yaml", "names: [a, a]\n", "'a' occurs twice"),
     ("data.yaml", "train: x\n", "has neither names nor categories"),
-    ("data.yaml", "names: [a\n", "is damaged"),
+    ("data.yaml", "names: [a\n", r"data\.yaml, line 1: .* is not closed"),
+    ("data.yaml", BOMB + "\nnames: [*a9]\n", "aliases"),
+    ("c.json", "[" * 99 + '"x"' + "]" * 99, "is not a name"),
     ("meta.json", '{"classes": [{"title": "road", "color": "#FF0000"}]}', "neither names nor categories"),
     ("meta.json", '[{"title": "road"}]', "each class needs id and name"),
 ]  # fmt: skip
