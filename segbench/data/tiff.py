@@ -173,16 +173,20 @@ def _samples(page: tifffile.TiffPage, data: bytes) -> NDArray[Any]:
 def _by_pillow(page: tifffile.TiffPage, data: bytes) -> NDArray[Any]:
     """Decodes what tifffile needs imagecodecs for, where Pillow returns the samples as they are stored."""
     bits, bands, kind = page.bitspersample, page.samplesperpixel, page.dtype.kind if page.dtype else ""
-    plain = (bits, kind) in {(8, "u"), (16, "u"), (16, "i"), (32, "i")}
-    same = bands == 1 and plain and page.photometric != COLOR.MINISWHITE
-    same |= bands == 3 and bits == 8 and page.photometric == COLOR.RGB
+    plain = (bits, kind) in {(1, "b"), (8, "u"), (16, "u"), (16, "i"), (32, "i"), (32, "f")}
+    inverted = page.photometric == COLOR.MINISWHITE
+    same = bands == 1 and plain and (not inverted or bits == 1)
+    # Pillow divides by alpha where that is premultiplied.
+    is_rgb = page.photometric == COLOR.RGB and 1 not in page.extrasamples
+    same |= bands in {3, 4} and bits == 8 and is_rgb
     if not same:
         raise UnsupportedImageError(
             f"needs imagecodecs to be decoded ({_name(CODEC, page.compression)}, {_bands(page)}, {bits} bits):"
             " pip install 'segbench[tiff]'"
         )
     with opened(data) as image:
-        return np.asarray(image)
+        array = np.asarray(image)
+    return ~array if inverted else array  # Pillow has turned black into 0
 
 
 def _narrow(page: tifffile.TiffPage, array: NDArray[Any]) -> Pixels:

@@ -207,7 +207,10 @@ def test_without_imagecodecs_pillow_reads_what_it_reads_rightly(tmp_path, monkey
         "grey.tif": (GREY, {"photometric": "minisblack"}),
         "deep.tif": (DEEP[..., 0], {"photometric": "minisblack"}),
         "rgb.tif": (RGB, {"photometric": "rgb"}),
+        "rgba.tif": (np.dstack([RGB, GREY]), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        "rgbn.tif": (np.dstack([RGB, GREY]), {"photometric": "rgb", "extrasamples": ["unspecified"]}),
         "bands.tif": (RGB, {"photometric": "minisblack", "planarconfig": "contig"}),
+        "times.tif": (np.dstack([RGB, GREY]), {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
     }
     for name, (array, options) in files.items():
         write(tmp_path / name, array, compression="lzw", **options)
@@ -219,7 +222,17 @@ def test_without_imagecodecs_pillow_reads_what_it_reads_rightly(tmp_path, monkey
     for dtype in (np.int16, np.int32):
         mask = read_mask(write(tmp_path / "mask.tif", IDS.astype(dtype) - 1, compression="lzw"))
         assert np.array_equal(mask, IDS.astype(dtype) - 1)
-    for name, expected in (("grey.tif", grey(GREY)), ("deep.tif", grey(GREY)), ("rgb.tif", RGB)):
+    mask = read_mask(write(tmp_path / "mask.tif", IDS.astype(np.float32), compression="lzw"))
+    assert np.array_equal(mask, IDS)
+    for kind in ("group4", "tiff_lzw"):  # of which the first inverts
+        Image.fromarray(IDS > 5).save(tmp_path / "bits.tif", compression=kind)
+        assert np.array_equal(read_mask(tmp_path / "bits.tif"), IDS > 5)
+        assert np.array_equal(read_image(tmp_path / "bits.tif")[..., 0], (IDS > 5) * 255)
+    for name, expected in (("grey.tif", grey(GREY)), ("deep.tif", grey(GREY))):
         assert np.array_equal(read_image(tmp_path / name), expected)
-    with pytest.raises(UnsupportedImageError, match=r"bands\.tif needs imagecodecs .*LZW.*segbench\[tiff\]"):
-        read_image(tmp_path / "bands.tif")
+    for name in ("rgb.tif", "rgba.tif", "rgbn.tif"):
+        assert np.array_equal(read_image(tmp_path / name), RGB)
+    for name in ("bands", "times"):
+        message = rf"{name}\.tif needs imagecodecs .*LZW.*segbench\[tiff\]"
+        with pytest.raises(UnsupportedImageError, match=message):
+            read_image(tmp_path / f"{name}.tif")
