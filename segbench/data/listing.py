@@ -223,11 +223,14 @@ def _leftover(name: str) -> str | None:
     """Names the kind of a file that a tool left behind; None for any other."""
     if name.startswith("._"):
         return "._*"  # AppleDouble: what a Mac knows of the file of that name
-    if name.startswith(".") or name.lower() in _TOOL_FILES:
+    low = name.lower()
+    if low.startswith(".") or low in _TOOL_FILES:
         return name
-    if name.startswith("~$"):
+    if low.startswith("~$"):
         return "~$*"
-    return next((f"*{ending}" for ending in _TOOL_ENDINGS if name.lower().endswith(ending)), None)
+    if not low.endswith(_TOOL_ENDINGS):
+        return None
+    return next(f"*{ending}" for ending in _TOOL_ENDINGS if low.endswith(ending))
 
 
 def _listed(items: list[str]) -> str:
