@@ -77,6 +77,28 @@ def repacked(path, out, compression, replace=None):
             new.writestr(member.filename, replace.get(name, content) if replace else content)
 
 
+UNEXPECTED = {
+    "sets": b"(" + b"\x8f" * ((4 << 20) - 99) + b"l",
+    "bytes": b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R",  # 2 GB
+    "numbers": b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R",
+    "two_in_one": b"",
+}
+
+
+def unexpected(path, name, plain):
+    """What torch reads as weights, and makes gigabytes of."""
+    if name == "two_in_one":  # a pickle in the form of before 2020, with an archive behind it that is in order
+        old = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("archive/version", "3")
+        path.write_bytes(old + b"\x80\x02(" + b"]" * (24 << 20) + b"l." + buffer.getvalue())
+        return
+    weights = b"X\x0a\x00\x00\x00state_dict}X\x01\x00\x00\x00a" + UNEXPECTED[name] + b"s"
+    content = b"\x80\x02}(" + weights + b"X\x10\x00\x00\x00hyper_parameters}u."
+    repacked(plain, path, zipfile.ZIP_STORED, {"data.pkl": content})
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
@@ -101,6 +123,8 @@ def hostile(tmp_path_factory):
     (folder / "legacy.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "hyper_parameters": {}}, 2))
     (folder / "appended.ckpt").write_bytes((make / "plain.ckpt").read_bytes() + bytes(100))
     assert whole
+    for name in UNEXPECTED:
+        unexpected(folder / f"{name}.ckpt", name, make / "plain.ckpt")
     # Weights that claim more numbers than there are, and models far larger than their weights.
     saved(folder / "stretched.ckpt", state_dict={"a": torch.zeros(1).expand(10**12)})
     saved(folder / "many_views.ckpt", state_dict={str(i): torch.zeros(9).expand(9, 9) for i in range(99)})
@@ -161,6 +185,17 @@ def test_each_ends_in_one_line_within_a_gigabyte(hostile):
         check=True,
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("two_in_one", "no archive of torch"), ("bytes", "a bytearray"), ("sets", "524,289 values")],
+)
+def test_memory_is_not_filled_before_a_file_is_refused(tmp_path, name, told):
+    saved(tmp_path / "plain.ckpt")
+    unexpected(tmp_path / "file.ckpt", name, tmp_path / "plain.ckpt")
+    with pytest.raises(ValueError, match=told):
+        load_task(tmp_path / "file.ckpt")
 
 
 @pytest.mark.parametrize(
