@@ -29,7 +29,7 @@ test: $(READY) ## run the tests, less the slow ones and the smoke tests
 	$(BIN)/python -m pytest -m "not slow and not smoke" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
 	$(BIN)/python -m pytest -m smoke $(PARALLEL)

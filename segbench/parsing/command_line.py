@@ -10,11 +10,12 @@ from segbench.parsing.names import near
 from segbench.yaml_files import check_yaml, read_text
 
 
-def check_words(words: list[str]) -> dict[str, str]:
+def check_words(words: list[str], configured: bool = True) -> dict[str, str]:
     """Reads the configurations of a command line, and the braces on it.
 
     Args:
         words: The command line.
+        configured: Whether what `--config` names is a configuration.
 
     Returns:
         Texts of files by the path that was given.
@@ -45,7 +46,7 @@ def check_words(words: list[str]) -> dict[str, str]:
             raise ValueError(
                 f"{option}: {shown} is not UTF-8, and no configuration can name it: rename the folder"
             )
-        if option in {"--config", "-c"} and value and "\n" not in value and value[:1] != "{":
+        if configured and option in {"--config", "-c"} and value and "\n" not in value and value[:1] != "{":
             texts[value] = _read_config(value)
         elif value[:1] in {"{", "["}:
             _check_value(option, value, [] if given else words[index + 2 :])

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from segbench.parsing.command_line import check_words
 from segbench.parsing.expected import alternatives, contracts, not_text_keys, refusal
@@ -91,7 +91,9 @@ class ExplainedParser(ArgumentParser):
         words = list(args or [])
         if getattr(self, "_inner_parser", False):  # jsonargparse writes out what it has read: null as None
             args = words = [re.sub(r"=None$", "=null", word) for word in words]
-        with self._explained(words, {} if _within.get() else check_words(words)):
+        own = self._option_string_actions.get("--config")  # of `convert` it is somebody else's file
+        foreign = own is not None and not isinstance(own, ActionConfigFile)
+        with self._explained(words, {} if _within.get() else check_words(words, not foreign)):
             parsed: Namespace = super().parse_args(args, namespace, **kwargs)
             return parsed
 

@@ -46,7 +46,7 @@ def check_archive(path: Path, longest: int = MAX_PICKLE) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _check_members(members, size, path)
+            _check_members(members, size, longest, path)
             for member in members:  # each, should two have one name; torch ignores upper case in names
                 if member.filename.lower().endswith(".pkl"):
                     _check_pickle(archive.read(member), min(longest // _BYTES_EACH, _MAX_OPERATIONS), path)
@@ -54,7 +54,7 @@ def check_archive(path: Path, longest: int = MAX_PICKLE) -> None:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def _check_members(members: list[zipfile.ZipInfo], size: int, path: Path) -> None:
+def _check_members(members: list[zipfile.ZipInfo], size: int, longest: int, path: Path) -> None:
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError(
             f"{path} is refused: it is compressed, as torch writes no checkpoint, and would unpack to"
