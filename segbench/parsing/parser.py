@@ -15,7 +15,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is public, and not in __all__
+    ActionConfigFile,
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+)
 
 from segbench.parsing.command_line import check_words
 from segbench.parsing.expected import alternatives, contracts, not_text_keys, refusal
