@@ -17,6 +17,9 @@ MAX_VALUES = 100_000
 MAX_DEPTH = 64
 # No dots, at which jsonargparse takes keys apart, and none of its instructions (`key+`, `__path__`).
 _KEY = re.compile(r"[^\W_][^.+]*|_[^\W_][^.+]*")
+# Options whose keys are names of classes, which may hold any sign but spell no key of jsonargparse's.
+_NAMED = {"merge"}
+_SPELLED = re.compile(r"class_path|init_args|dict_kwargs|__path__")
 # libyaml where it is there; both build plain values alone.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -149,12 +152,22 @@ class _Copy:
         if type(value) is str:
             return self._text(value)
         if isinstance(value, dict):
-            return {self._key(key): self(entry, depth + 1) for key, entry in value.items()}
+            return {self._key(key): self._entry(key, entry, depth + 1) for key, entry in value.items()}
         if isinstance(value, (list, tuple)):
             return [self(entry, depth + 1) for entry in value]
         raise ValueError(
             f"{self.source} is refused: its configuration holds a {type(value).__name__}, no plain value"
         )
+
+    def _entry(self, key: Any, value: Any, depth: int) -> Any:
+        """Copies what stands under a key; names of classes may hold any sign."""
+        if key not in _NAMED or not isinstance(value, dict) or not all(map(_is_names, value.values())):
+            return self(value, depth)
+        lists = self(list(value.values()), depth)
+        return {self._name(name): one for name, one in zip(value, lists, strict=True)}
+
+    def _name(self, name: Any) -> str | int:
+        return self._text(name) if type(name) is str and not _SPELLED.search(name) else self._key(name)
 
     def _key(self, key: Any) -> str | int:
         if type(key) is int:
@@ -171,3 +184,7 @@ class _Copy:
                 f"{self.source} is refused: its configuration holds control characters, {printable(text)}"
             )
         return text
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(type(name) is str for name in value)

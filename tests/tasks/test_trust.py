@@ -286,6 +286,34 @@ def test_an_honest_configuration_is_taken(evil, honest):
     assert run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")["data"] == config["data"]
 
 
+def test_names_of_merged_classes_may_hold_any_sign(evil, honest):
+    merge = {"road.asphalt + 'curb'": ["road", "curb"], "3.5 m": ["lane"], "_a": ["b"], "": ["c"]}
+    data = {
+        "class_path": "segbench.data.folder.FolderDataModule",
+        "init_args": {"root": "x", "img_size": [32, 32], "merge": merge},
+    }
+    with_config(honest, data=data)
+    assert run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")["data"]["init_args"]["merge"] == merge
+
+
+@pytest.mark.parametrize(
+    "merge",
+    [
+        {"a.class_path": ["x"]},
+        {"a.b": SPEC},
+        {"a.b": [SPEC]},
+        {"a.b": "evil.yaml"},
+        {"init_args.callbacks": [EVIL]},
+        {"\x1b[2J": ["x"]},
+    ],
+)
+def test_but_spell_nothing_else(evil, honest, merge):
+    folder = {"class_path": "segbench.data.folder.FolderDataModule", "init_args": {"root": "x", "merge": merge}}
+    with_config(honest, data=folder)
+    with pytest.raises(ValueError, match=r"evil\.ckpt is refused"):
+        run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")
+
+
 @pytest.mark.parametrize("spelling", TRANSFORMS)
 def test_no_spelling_in_the_configuration_of_data_does_either(evil, honest, spelling):
     options = {"num_classes": 3, "train_transforms": TRANSFORMS[spelling]}
