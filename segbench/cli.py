@@ -15,7 +15,7 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.seed import seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -32,6 +32,7 @@ from segbench.callbacks.metrics_csv import MetricsCSV, MetricsRows
 from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
 from segbench.callbacks.preemption import Preemption
+from segbench.callbacks.progress import ModelSummary, ProgressBar
 from segbench.callbacks.run_card import RunCard, wandb_run
 from segbench.callbacks.run_folder import RunFolder
 from segbench.callbacks.split_lists import SplitLists
@@ -304,7 +305,9 @@ class SegbenchCLI(LightningCLI):
             SplitLists(),
         ]
         if config.enable_progress_bar is not False:
-            self.trainer_defaults["callbacks"].append(RichProgressBar())
+            self.trainer_defaults["callbacks"].append(ProgressBar())
+        if config.enable_model_summary is not False:
+            self.trainer_defaults["callbacks"].append(ModelSummary())
         loggers = self._loggers(config.logger)
         if loggers and self.subcommand == "fit":
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
@@ -313,6 +316,7 @@ class SegbenchCLI(LightningCLI):
         trainer = super().instantiate_trainer(
             default_root_dir=str(self.run_folder),
             logger=loggers or False,
+            enable_model_summary=False,  # ours is among the callbacks
             use_distributed_sampler=False,
             sync_batchnorm=False,  # Lightning's way forgets what timm's norms do besides; `BatchNorms` is ours
             **kwargs,
