@@ -28,7 +28,7 @@ class ProgressBar(RichProgressBar):
 
 
 class ModelSummary(RichModelSummary):
-    """The parts of a model that compute; without the modules that count scores, and without FLOPs unmeasured."""
+    """The parts of a model that compute, without the modules that count scores."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the table, of the first process alone."""
