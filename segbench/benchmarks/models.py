@@ -3,8 +3,8 @@
 Weights and images are random: neither changes what is computed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -172,7 +172,8 @@ def training(model: Model, setup: Setup, name: str, clock: Clock) -> list[Row]:
         A row for each.
     """
     task = model.task
-    task.setup("fit")
+    with _attached(task):
+        task.setup("fit")
     image = _images(model, setup.batch_size, clock.device)
     label = block_labels(
         model.num_classes, model.img_size, setup.batch_size, ignore_index=task.ignore_index
@@ -233,7 +234,8 @@ def evaluation(model: Model, setup: Setup, name: str, clock: Clock) -> list[Row]
         A row for each.
     """
     task = model.task.eval()
-    task.setup("validate")
+    with _attached(task):
+        task.setup("validate")
     image = _images(model, 1, clock.device)
     cast = partial(_autocast, clock.device, setup.precision)
     exact = partial(_autocast, clock.device, "fp32")
@@ -293,11 +295,19 @@ def _compiled(task: SemanticTask) -> SemanticTask:
 
 def _optimizer(task: SemanticTask) -> Optimizer:
     """Builds the optimiser as a trainer has it built."""
-    task.trainer = SimpleNamespace(estimated_stepping_batches=STEPS)  # type: ignore[assignment]
-    configured: Any = task.configure_optimizers()
-    task.trainer = None
+    with _attached(task):
+        configured: Any = task.configure_optimizers()
     optimizer: Optimizer = configured["optimizer"]
     return optimizer
+
+
+@contextmanager
+def _attached(task: SemanticTask) -> Iterator[None]:
+    """Lends a task what it asks its trainer for."""
+    trainer = SimpleNamespace(datamodule=None, estimated_stepping_batches=STEPS, fast_dev_run=False)
+    task.trainer = trainer  # type: ignore[assignment]
+    yield
+    task.trainer = None
 
 
 def _optimizer_of(task: SemanticTask, plain: PlainSegmenter) -> Optimizer:

@@ -6,14 +6,15 @@ error as text, which every level wraps into more text. Here each level writes do
 file and line that hold the value.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from types import NoneType
-from typing import Any, NamedTuple, NoReturn
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is public, and not in __all__
     ActionConfigFile,
@@ -101,6 +102,13 @@ class ExplainedParser(ArgumentParser):
         with self._explained(words, {} if _within.get() else check_words(words, not foreign)):
             parsed: Namespace = super().parse_args(args, namespace, **kwargs)
             return parsed
+
+    def _add_signature_parameter(
+        self, container: Any, nested_key: Any, param: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Keeps whole numbers whole where both kinds are taken: 1 batch must not become all of them."""
+        param = dataclasses.replace(param, annotation=_whole_first(param.annotation))
+        return super()._add_signature_parameter(container, nested_key, param, *args, **kwargs)
 
     def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
         """Parses what a program made or read; of the outermost parser errors are for the user."""
@@ -278,3 +286,15 @@ def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) ->
         if line is not None:
             return f" ({name}, line {line})"
     return f" ({file})" if file else ""
+
+
+def _whole_first(hint: Any) -> Any:
+    """Orders int before float in a union, of which jsonargparse takes the first that fits.
+
+    How it was written is no guide: typing keeps one `Optional[Union[...]]` for both orders, the first that any
+    module made.
+    """
+    kinds = get_args(hint)
+    if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(kinds):
+        return hint
+    return Union[tuple(sorted(kinds, key=lambda kind: kind is float))]  # noqa: UP007 (made of a tuple)

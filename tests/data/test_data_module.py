@@ -116,7 +116,11 @@ def on(rank, world_size, data):
     progress = SimpleNamespace(total=SimpleNamespace(processed=1))
     fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     data.trainer = SimpleNamespace(
-        global_rank=rank, world_size=world_size, num_devices=world_size, fit_loop=fit_loop
+        global_rank=rank,
+        world_size=world_size,
+        num_devices=world_size,
+        fit_loop=fit_loop,
+        overfit_batches=0.0,
     )
     return data
 
@@ -300,7 +304,7 @@ def test_what_all_files_have_in_common_is_said_before_the_first_step(tmp_path, m
     for split in ("train", "val"):
         for i in range(2):
             Image.fromarray(values).save(tmp_path / f"images/{split}/{i}.png")
-            Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / f"masks/{split}/{i}.png")
+            Image.fromarray(np.eye(32, dtype=np.uint8)).save(tmp_path / f"masks/{split}/{i}.png")
     data = FolderDataModule(tmp_path, classes=["a", "b"], img_size=(32, 32), batch_size=2, num_workers=0)
     with pytest.warns(UserWarning, match=r"0\.png has 16-bit values of at most 3069 of 65535.*12 bits"):
         data.setup("fit")
