@@ -286,6 +286,12 @@ def test_no_weights_are_fetched_where_a_checkpoint_follows():
     ("options", "message"),
     [
         ({"model_name": "vit_tiny_patch61"}, "timm has no model 'vit_tiny_patch61'"),
+        (
+            {"model_name": f"{TINY}.augreg_in1k"},
+            f"no weights 'augreg_in1k' for {TINY}; there are {TINY}.augreg_in21k",
+        ),
+        ({"model_name": f"{TINY}.imagenet"}, f"no weights 'imagenet' for {TINY}; there are {TINY}."),
+        ({"model_name": "vit_tiny_r_s16_p8_224.in1k"}, "there are vit_tiny_r_s16_p8_224.augreg_in21k"),
         ({"model_name": "resnet18"}, "not a vision transformer"),
         ({"depths": [12]}, "blocks 0 to 11"),
         ({"depths": []}, "blocks 0 to 11"),
