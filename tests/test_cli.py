@@ -129,6 +129,7 @@ def test_the_same_run_twice_gives_the_same_weights(tiny):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["meanshift_mask", "attention_unet_vit"])
 def test_deterministic_runs_are_equal_bit_by_bit(tiny, experiment):
     options = ["--trainer.deterministic", "true", "--trainer.max_steps", "2"]
@@ -327,6 +328,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after,
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_checkpoint_that_loads(tiny):
     """A real SIGKILL, at whatever moment it comes."""
     process = subprocess.Popen(

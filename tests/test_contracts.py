@@ -180,6 +180,7 @@ def test_weights_survive_a_strict_round_trip(cls):
     torch.testing.assert_close(tensors(one(given)), tensors(other(given)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [*ENCODERS, *NECKS])
 def test_compiles_as_one_graph_with_the_same_result_and_keys(cls):
     module = build(cls).eval()

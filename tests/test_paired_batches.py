@@ -90,6 +90,7 @@ def test_decoders_see_the_same_batches_with_any_number_of_workers(arguments):
     assert seen() == reference
 
 
+@pytest.mark.slow
 def test_another_run_seed_is_another_order(arguments):
     def batches(run_seed, /, **data):
         main([*arguments("linear", num_workers=0, **data), f"--seed_everything={run_seed}"])

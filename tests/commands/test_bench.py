@@ -83,6 +83,7 @@ def test_models_of_a_folder_are_measured_without_data_or_weights(tmp_path, capsy
     assert re.search(r"\| tiny  \| +32×32 \| +7 \| plain +\|", printed)
 
 
+@pytest.mark.slow
 def test_runs_are_measured_and_plotted(tmp_path, capsys):
     runs = [tmp_path / "runs" / "linear" / name for name in ("1", "2")]
     for score, run in enumerate(runs, 1):

@@ -65,6 +65,7 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_decoders", None)
 
 
+@pytest.mark.slow
 def test_a_sound_decoder_in_the_working_folder_passes(folder):
     command = [sys.executable, "-m", "segbench", "check-decoder", "my_decoders.MyDecoder"]
     done = subprocess.run(

@@ -125,6 +125,7 @@ def test_samples_are_pictures_such_as_cameras_take(tmp_path):
         assert image.float().std() > 40
 
 
+@pytest.mark.slow
 def test_onnx_speaks_for_itself(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "model.ckpt", "linear", window=[64, 64], stride=[48, 48])
     export(checkpoint, tmp_path / "model.onnx")

@@ -66,6 +66,7 @@ def refused(capsys, *args):
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["safetensors", "huggingface"])
 def test_all_verbs_take_what_was_exported(tmp_path, monkeypatch, capsys, trained, kind):
     monkeypatch.chdir(tmp_path)

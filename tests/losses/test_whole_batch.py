@@ -92,6 +92,7 @@ def found(tmp_path_factory):
     return torch.load(Path(folder) / "found.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_two_processes_compute_the_loss_and_take_the_steps_of_one(found, name):
     net = model()
