@@ -78,7 +78,10 @@ def test_a_trial_dies_when_its_sweep_is_killed(tmp_path):
     (stand_in / "__init__.py").touch()
     (stand_in / "sweeps" / "__init__.py").touch()
     (stand_in / "sweeps" / "tethered.py").write_text((real / "tethered.py").read_text())
-    (stand_in / "__main__.py").write_text("import time; time.sleep(60)\n")
+    (stand_in / "posix.py").write_text((real.parent / "posix.py").read_text())
+    (stand_in / "__main__.py").write_text(
+        "from pathlib import Path; Path('began').touch(); import time; time.sleep(60)\n"
+    )
     root = str(real.parents[1])
     sweep = subprocess.Popen(
         [sys.executable, str(tmp_path / "waiting.py"), str(stand_in.parent)],
@@ -87,7 +90,9 @@ def test_a_trial_dies_when_its_sweep_is_killed(tmp_path):
         env=os.environ | {"PYTHONPATH": root},
     )
     trial = int(sweep.stdout.readline())
-    assert is_alive(trial)
+    while not (tmp_path / "began").exists():
+        assert is_alive(trial), (tmp_path / "log").read_text()
+        time.sleep(0.01)
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
     sweep.stdout.close()
