@@ -94,9 +94,18 @@ MOMENTS = {
         signal.SIGTERM,
     ),
     "while gradients accumulate": ([*sending(2), "--trainer.accumulate_grad_batches", "2"], signal.SIGTERM),
+    "in a validation while gradients accumulate": (
+        [*sending(1, where="validation"), "--trainer.accumulate_grad_batches", "2"],  # three batches are seen
+        signal.SIGTERM,
+    ),
     "by Ctrl-C": (sending(4, number=2), signal.SIGINT),
 }
-QUICK = ("in a validation", "while gradients accumulate", "by Ctrl-C")
+QUICK = (
+    "in a validation",
+    "while gradients accumulate",
+    "in a validation while gradients accumulate",
+    "by Ctrl-C",
+)
 
 
 @pytest.mark.parametrize(
