@@ -1,6 +1,7 @@
 """What a run that goes on must have in common with the run that began: all of its configuration."""
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from segbench.cache import cache_folder
+from segbench.parsing.names import init_defaults
 from segbench.plain import MAX_TEXT, read_yaml
 from segbench.private import why_open
 from segbench.run_files import read_config
@@ -139,20 +141,46 @@ def differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Finds the settings in which two configurations differ.
 
+    Options that an earlier version did not have count as the same where they have their defaults.
+
     Args:
         here: One, of plain values and namespaces.
-        there: The other.
+        there: The other, which may be of an earlier version.
         prefix: Of all keys.
 
     Yields:
         Dotted key, value here, value there.
     """
+    here, there = _plain(here), _plain(there)
+    there = _completed(there, here)
     for key in sorted(here.keys() | there.keys()):
-        one, other = _plain(here.get(key)), _plain(there.get(key))
+        one, other = here.get(key), there.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
             yield from differences(one, other, f"{prefix}{key}.")
         elif one != other:
             yield f"{prefix}{key}", one, other
+
+
+def _completed(there: Any, here: Any, defaults: dict[str, Any] | None = None) -> Any:
+    """Adds options of classes to a configuration that has none of them, where they are at their defaults."""
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return [_completed(*pair) for pair in zip(there, here, strict=True)]
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return there
+    name = here.get("class_path")
+    options = _defaults(name) if isinstance(name, str) and name == there.get("class_path") else None
+    known = {
+        key: _completed(value, here.get(key), options if key == "init_args" else None)
+        for key, value in there.items()
+    }
+    new = (key for key in (defaults or {}).keys() & here.keys() if key not in there)
+    return known | {key: here[key] for key in new if _plain((defaults or {})[key]) == here[key]}
+
+
+def _defaults(class_path: str) -> dict[str, Any]:
+    module, _, name = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)  # parsing has imported it
+    return init_defaults(found) if isinstance(found, type) else {}
 
 
 def _short(value: Any) -> str:

@@ -94,9 +94,18 @@ MOMENTS = {
         signal.SIGTERM,
     ),
     "while gradients accumulate": ([*sending(2), "--trainer.accumulate_grad_batches", "2"], signal.SIGTERM),
+    "in a validation while gradients accumulate": (
+        [*sending(1, where="validation"), "--trainer.accumulate_grad_batches", "2"],  # three batches are seen
+        signal.SIGTERM,
+    ),
     "by Ctrl-C": (sending(4, number=2), signal.SIGINT),
 }
-QUICK = ("in a validation", "while gradients accumulate", "by Ctrl-C")
+QUICK = (
+    "in a validation",
+    "while gradients accumulate",
+    "in a validation while gradients accumulate",
+    "by Ctrl-C",
+)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +157,23 @@ def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
     config.write_text(config.read_text().replace("max_steps: 8", "max_steps: 12"))
     resume = ["fit", "--resume", str(moved), "--trust", "sender"]  # the file is no longer what the run wrote
     assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, resume)
+
+
+def test_a_run_of_an_earlier_version_goes_on_where_new_options_have_their_defaults(args, capsys):
+    stop([*args, *sending(2)])
+    (run,) = runs()
+    last = run / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    config = yaml.safe_load(state["segbench"]["config"])
+    del config["data"]["init_args"]["augment"], config["model"]["init_args"]["losses"][0]["init_args"]["weight"]
+    torch.save(state | {"segbench": state["segbench"] | {"config": yaml.safe_dump(config)}}, last)
+    command = ["fit", "--resume", str(run), "--trust", "sender"]
+    assert "data.init_args.augment: False here" in refuse(
+        capsys, [*command, "--data.init_args.augment", "false"]
+    )
+    main(command)
+    assert "augment" not in capsys.readouterr().err
+    assert outcome(run)[0] == 8
 
 
 def test_a_run_that_was_continued_with_other_settings_is_resumed_with_those(args):

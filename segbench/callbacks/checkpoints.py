@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
 from segbench import __version__
 from segbench.atomic import remove_drafts, replacing
@@ -18,6 +19,7 @@ class Checkpoints(Checkpoint):
 
     `last.ckpt` is written every few steps and after every validation, so that little is lost to a kill;
     `best.ckpt` whenever `val/miou` is higher than ever. A kill while writing leaves the previous one whole.
+    Where a validation comes between the batches of one step, the gradients so far are saved as well.
     Whatever the intervals, the last weights are validated, once. With `fast_dev_run` nothing is saved.
 
     Attributes:
@@ -35,6 +37,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = 0
         self._due = False  # a validation after the step of the checkpoint
         self._validated_step: int | None = None  # whose weights were validated last
+        self._gradients: dict[str, Tensor] = {}  # of a step that was under way as the run ended
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Has checkpoints written atomically, unless the user has chosen another way."""
@@ -49,7 +52,11 @@ class Checkpoints(Checkpoint):
             self.best_score = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Does the validation in which a run ended."""
+        """Goes on with the step, and does the validation, in which a run ended."""
+        for name, parameter in pl_module.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter.device)
+        self._gradients = {}
         if self._due:
             # Lightning takes a validation for done once the step before it is.
             _validate(trainer)
@@ -131,6 +138,23 @@ class Checkpoints(Checkpoint):
         """
         if trainer.global_step != self._saved_step:
             self._save(trainer, "last.ckpt")
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the gradients that accumulate for the next step; of several processes their mean."""
+        if trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop._should_accumulate():
+            checkpoint["gradients"] = {
+                name: trainer.strategy.reduce(parameter.grad.detach().clone(), reduce_op="mean")
+                for name, parameter in pl_module.named_parameters()
+                if parameter.grad is not None
+            }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes them from there."""
+        self._gradients = checkpoint.get("gradients", {})
 
     def state_dict(self) -> dict[str, Any]:
         """Remembers the best score, and what was validated, across interruptions."""

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
+from typing import Any
 
 # Packages whose classes YAML may name.
 ROOMS = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
@@ -180,16 +181,29 @@ def init_options(cls: type) -> list[str]:
     Args:
         cls: Any.
     """
-    names: dict[str, None] = {}
+    return list(init_defaults(cls))
+
+
+def init_defaults(cls: type) -> dict[str, Any]:
+    """Finds what can be set of a class, as `init_options` does, and to what it is set where nothing is said.
+
+    Args:
+        cls: Any.
+
+    Returns:
+        By name; `inspect.Parameter.empty` where a value must be given.
+    """
+    found: dict[str, Any] = {}
     for base in cls.__mro__:
         own = base.__dict__.get("__init__")
         if own is None:
             continue
         parameters = list(inspect.signature(own).parameters.values())[1:]
-        names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        found = {p.name: p.default for p in parameters if p.kind in kinds} | found
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return list(names)
+    return found
 
 
 def _plain(name: str) -> str:

@@ -292,9 +292,12 @@ def _whole_first(hint: Any) -> Any:
     """Orders int before float in a union, of which jsonargparse takes the first that fits.
 
     How it was written is no guide: typing keeps one `Optional[Union[...]]` for both orders, the first that any
-    module made.
+    module made. All other kinds keep their places: text, which fits everything, comes after the numbers.
     """
-    kinds = get_args(hint)
+    kinds = list(get_args(hint))
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(kinds):
         return hint
-    return Union[tuple(sorted(kinds, key=lambda kind: kind is float))]  # noqa: UP007 (made of a tuple)
+    if kinds.index(float) < kinds.index(int):
+        kinds.remove(int)
+        kinds.insert(kinds.index(float), int)
+    return Union[tuple(kinds)]  # noqa: UP007 (made of a tuple)

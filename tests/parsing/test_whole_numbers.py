@@ -17,12 +17,14 @@ class Limited:
         either: Union[float, int] = 1.0,  # noqa: UP007
         perhaps: float | int | None = None,
         text: str | float | int = "",
+        number: int | float | str | dict | None = None,
+        swapped: float | str | int = 1.0,
         share: float = 1.0,
     ):
         pass
 
 
-@pytest.mark.parametrize("name", ["either", "perhaps", "text"])
+@pytest.mark.parametrize("name", ["either", "perhaps", "text", "number", "swapped"])
 @pytest.mark.parametrize(("given", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5)])
 def test_a_whole_number_stays_whole_where_both_are_taken(name, given, value):
     parser = ExplainedParser()
