@@ -1,14 +1,18 @@
 """What a run that goes on must have in common with the run that began: all of its configuration."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from pydoc import locate
+from types import MappingProxyType
 from typing import Any
 
 from jsonargparse import Namespace
 
 from segbench.cache import cache_folder
+from segbench.parsing.names import init_options
 from segbench.plain import MAX_TEXT, read_yaml
 from segbench.private import why_open
 from segbench.run_files import read_config
@@ -27,6 +31,7 @@ FREE = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
 )
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_own(config: Path, trust: Sequence[str]) -> None:
@@ -135,24 +140,32 @@ def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) ->
 
 
 def differences(
-    here: dict[str, Any], there: dict[str, Any], prefix: str = ""
+    here: dict[str, Any], there: dict[str, Any], prefix: str = "", defaults: Mapping[str, Any] = _NONE
 ) -> Iterator[tuple[str, Any, Any]]:
     """Finds the settings in which two configurations differ.
 
     Args:
-        here: One, of plain values and namespaces.
-        there: The other.
+        here: One, of plain values and namespaces, all options written out.
+        there: The other; an earlier version, which did not have an option of a class, meant its default.
         prefix: Of all keys.
+        defaults: Of these options.
 
     Yields:
         Dotted key, value here, value there.
     """
     for key in sorted(here.keys() | there.keys()):
-        one, other = _plain(here.get(key)), _plain(there.get(key))
+        one, other = _plain(here.get(key)), _plain(there.get(key, defaults.get(key)))
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from differences(one, other, f"{prefix}{key}.")
+            known = _defaults(here.get("class_path")) if key == "init_args" else _NONE
+            yield from differences(one, other, f"{prefix}{key}.", known)
         elif one != other:
             yield f"{prefix}{key}", one, other
+
+
+def _defaults(class_path: Any) -> Mapping[str, Any]:
+    cls = locate(class_path) if isinstance(class_path, str) else None
+    options = init_options(cls) if isinstance(cls, type) else {}
+    return {name: default for name, default in options.items() if default is not inspect.Parameter.empty}
 
 
 def _short(value: Any) -> str:

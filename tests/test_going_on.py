@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,6 +149,22 @@ def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
     config.write_text(config.read_text().replace("max_steps: 8", "max_steps: 12"))
     resume = ["fit", "--resume", str(moved), "--trust", "sender"]  # the file is no longer what the run wrote
     assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, resume)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_the_defaults_of_options_that_it_did_not_have(args, capsys):
+    main([*args, "--trainer.max_steps", "2"])
+    (run,) = runs()
+    last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
+    text, number = re.subn(r"(?m)^ +(scale|eval_batch_size):.*\n", "", config.read_text())
+    assert number == 2
+    config.write_text(text)
+    checkpoint = torch.load(last)
+    checkpoint["segbench"]["config"] = text
+    torch.save(checkpoint, last)
+    other = ["--data.init_args.eval_batch_size", "2"]
+    assert "eval_batch_size: 2 here, 1 there" in refuse(capsys, ["fit", "--resume", str(run), *other])
+    main(["fit", "--resume", str(run)])
+    assert runs() == [run]
 
 
 def test_a_run_that_was_continued_with_other_settings_is_resumed_with_those(args):

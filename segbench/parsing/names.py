@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
+from typing import Any
 
 # Packages whose classes YAML may name.
 ROOMS = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
@@ -174,22 +175,27 @@ def class_names(kinds: Sequence[type]) -> dict[str, type]:
     return found
 
 
-def init_options(cls: type) -> list[str]:
+def init_options(cls: type) -> dict[str, Any]:
     """Names what can be set of a class, that which it hands on to its bases included.
 
     Args:
         cls: Any.
+
+    Returns:
+        Default of each option; `inspect.Parameter.empty` where there is none.
     """
-    names: dict[str, None] = {}
+    options: dict[str, Any] = {}
     for base in cls.__mro__:
         own = base.__dict__.get("__init__")
         if own is None:
             continue
         parameters = list(inspect.signature(own).parameters.values())[1:]
-        names |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        for p in parameters:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                options.setdefault(p.name, p.default)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    return list(names)
+    return options
 
 
 def _plain(name: str) -> str:
