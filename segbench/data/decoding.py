@@ -122,7 +122,7 @@ def bits_per_sample(path: Path) -> int:
 def jpeg_size(data: bytes) -> tuple[int, int] | tuple[()]:
     """Reads height and width of a JPEG that can be reduced, before EXIF turns it; empty for all others."""
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, color_space = _jpeg_header(data)
     except ValueError:  # no JPEG, or a damaged one: decoding it says more
         return ()
     return () if color_space in _NOT_BY_TURBOJPEG else (height, width)
@@ -157,7 +157,7 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
     A few missing bytes may leave no trace: the format has no checksum.
     """
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, color_space = _jpeg_header(data)
     except ValueError as error:
         if _UNCOMMON not in str(error):
             raise
@@ -170,6 +170,14 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
     # The smallest of libjpeg's sizes (eighths) that is not below these.
     image = checked_jpeg(data, -(-height // reduction), -(-width // reduction))
     return turned(image, _orientation(data) if upright else 1)
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str]:
+    try:
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except KeyError:  # of a colour space that turbojpeg has not come to
+        raise ValueError("the header is cut short") from None
+    return height, width, color_space
 
 
 def _orientation(data: bytes) -> int:
