@@ -90,12 +90,13 @@ def load_yaml(text: str, source: object) -> Any:
     return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe loader, see above)
 
 
-def read_json(text: str, source: object) -> Any:
+def read_json(text: str, source: object, wanted: Collection[str]) -> Any:
     """Reads JSON as plain values.
 
     Args:
         text: The JSON.
         source: Where it stood, for the message.
+        wanted: Keys; what else stands beside them is for other tools, and left out.
 
     Returns:
         See `plain`.
@@ -105,11 +106,14 @@ def read_json(text: str, source: object) -> Any:
     """
     _check_length(text, source)
     try:
-        return plain(json.loads(text), source)
+        found = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{source} carries a configuration that is not understood: no JSON ({printable(error)})"
         ) from error
+    if isinstance(found, dict):
+        found = {key: found[key] for key in wanted if key in found}
+    return plain(found, source)
 
 
 def _check_length(text: str, source: object) -> None:
