@@ -6,6 +6,7 @@ refused. Limits hold before anything walks the values: a file of a few bytes can
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 import yaml
@@ -40,12 +41,13 @@ def plain(value: Any, source: object) -> Any:
     return _Copy(source)(value, 0)
 
 
-def read_yaml(text: Any, source: object) -> Any:
+def read_yaml(text: Any, source: object, inert: Collection[str] = ()) -> Any:
     """Reads YAML as plain values.
 
     Args:
         text: The YAML.
         source: Where it stood, for the message.
+        inert: Parts of it from which nothing is built, so that keys within them may be any text.
 
     Returns:
         See `plain`.
@@ -56,7 +58,7 @@ def read_yaml(text: Any, source: object) -> Any:
     if not isinstance(text, str):
         raise ValueError(f"{source} is damaged: its configuration is no text")
     try:
-        return plain(load_yaml(text, source), source)
+        return _Copy(source, inert)(load_yaml(text, source), 0)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -88,12 +90,13 @@ def load_yaml(text: str, source: object) -> Any:
     return yaml.load(text, Loader=_LOADER)  # noqa: S506 (a safe loader, see above)
 
 
-def read_json(text: str, source: object) -> Any:
+def read_json(text: str, source: object, wanted: Collection[str]) -> Any:
     """Reads JSON as plain values.
 
     Args:
         text: The JSON.
         source: Where it stood, for the message.
+        wanted: Keys; what else stands beside them is for other tools, and left out.
 
     Returns:
         See `plain`.
@@ -103,11 +106,14 @@ def read_json(text: str, source: object) -> Any:
     """
     _check_length(text, source)
     try:
-        return plain(json.loads(text), source)
-    except (json.JSONDecodeError, RecursionError) as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # of integers with thousands of digits as well
         raise ValueError(
             f"{source} carries a configuration that is not understood: no JSON ({printable(error)})"
         ) from error
+    if isinstance(found, dict):
+        found = {key: found[key] for key in wanted if key in found}
+    return plain(found, source)
 
 
 def _check_length(text: str, source: object) -> None:
@@ -138,8 +144,10 @@ def check_limits(values: int, depth: int, source: object) -> None:
 class _Copy:
     """Counts what it copies."""
 
-    def __init__(self, source: object) -> None:
+    def __init__(self, source: object, inert: Collection[str] = ()) -> None:
         self.source = source
+        self.inert = inert
+        self.within = False  # such a part
         self.values = 0
 
     def __call__(self, value: Any, depth: int) -> Any:
@@ -161,6 +169,11 @@ class _Copy:
 
     def _entry(self, key: Any, value: Any, depth: int) -> Any:
         """Copies what stands under a key; names of classes may hold any sign."""
+        if depth == 1 and key in self.inert:
+            self.within = True
+            copied = self(value, depth)
+            self.within = False
+            return copied
         if key not in _NAMED or not isinstance(value, dict) or not all(map(_is_names, value.values())):
             return self(value, depth)
         lists = self(list(value.values()), depth)
@@ -172,7 +185,7 @@ class _Copy:
     def _key(self, key: Any) -> str | int:
         if type(key) is int:
             return key
-        if type(key) is str and (_KEY.fullmatch(key) or re.fullmatch(r"-?\d+", key)):
+        if type(key) is str and (self.within or _KEY.fullmatch(key) or re.fullmatch(r"-?\d+", key)):
             return self._text(key)
         raise ValueError(
             f"{self.source} is refused: its configuration holds the key {printable(key)}, no plain name"

@@ -45,8 +45,15 @@ def check_own(config: Path, trust: Sequence[str]) -> None:
     """
     with config.open(encoding="utf-8") as file:
         text = file.read(MAX_TEXT + 1)
-    if not _is_remembered(text):
+    if _is_remembered(text):
+        return
+    try:
         check_run_trust(read_yaml(text, config), config, trust)
+    except ValueError as error:
+        last = config.parent / "checkpoints" / "last.ckpt"
+        raise ValueError(
+            f"{error}; if this is your own run, go on by --config {config} --ckpt_path {last}"
+        ) from error
 
 
 def remember(text: str, path: Path) -> None:

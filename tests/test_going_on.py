@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,6 +175,22 @@ def test_a_run_of_an_earlier_version_goes_on_where_new_options_have_their_defaul
     main(command)
     assert "augment" not in capsys.readouterr().err
     assert outcome(run)[0] == 8
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_the_defaults_of_options_that_it_did_not_have(args, capsys):
+    main([*args, "--trainer.max_steps", "2"])
+    (run,) = runs()
+    last, config = run / "checkpoints" / "last.ckpt", run / "config.yaml"
+    text, number = re.subn(r"(?m)^ +(scale|eval_batch_size):.*\n", "", config.read_text())
+    assert number == 2
+    config.write_text(text)
+    checkpoint = torch.load(last)
+    checkpoint["segbench"]["config"] = text
+    torch.save(checkpoint, last)
+    other = ["--data.init_args.eval_batch_size", "2"]
+    assert "eval_batch_size: 2 here, 1 there" in refuse(capsys, ["fit", "--resume", str(run), *other])
+    main(["fit", "--resume", str(run)])
+    assert runs() == [run]
 
 
 def test_a_run_that_was_continued_with_other_settings_is_resumed_with_those(args):

@@ -38,14 +38,14 @@ _NO_MEMORY = re.compile(r"(?i)insufficient memory|out of memory|failed to alloca
 _EXIF_WITHIN = 1 << 20  # bytes of a JPEG in which its EXIF block begins
 
 
-def decode_image(path: Path, data: bytes, reduction: int = 1, upright: bool = True) -> NDArray[np.uint8]:
+def decode_image(path: Path, data: bytes, reduction: int = 1, painted: bool = False) -> NDArray[np.uint8]:
     """Decodes an image.
 
     Args:
         path: For messages.
         data: The file.
         reduction: By how much libjpeg divides the size of a JPEG: 1, 2, 4 or 8.
-        upright: Turn it as its EXIF tag says.
+        painted: It is a mask in colours, which must be exact, and no EXIF tag turns it.
 
     Returns:
         `(H, W, 3)` uint8 RGB.
@@ -58,17 +58,19 @@ def decode_image(path: Path, data: bytes, reduction: int = 1, upright: bool = Tr
     with _naming(path):
         match format_of(data):
             case "JPEG":
-                image: Pixels = _decode_jpeg(data, reduction, upright)
+                image: Pixels = _decode_jpeg(data, reduction, not painted)
             case "PNG":
                 header = check_png(data)
                 check_size(header.width, header.height)
-                image = _by_opencv(data, upright)
+                image = _by_opencv(data, not painted)
             case "WebP" if not _is_animated_webp(data):
-                image = _by_opencv(data, upright)
+                image = _by_opencv(data, not painted)
             case "TIFF":
                 image = tiff.read_colors(data)
             case kind:
-                image = _by_pillow(data, kind, upright)
+                image = _by_pillow(data, kind, not painted)
+        if painted and image.dtype == np.uint16:
+            image = _exact_bytes(np.asarray(image, np.uint16))
         return to_rgb(path, image)
 
 
@@ -120,7 +122,7 @@ def bits_per_sample(path: Path) -> int:
 def jpeg_size(data: bytes) -> tuple[int, int] | tuple[()]:
     """Reads height and width of a JPEG that can be reduced, before EXIF turns it; empty for all others."""
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, color_space = _jpeg_header(data)
     except ValueError:  # no JPEG, or a damaged one: decoding it says more
         return ()
     return () if color_space in _NOT_BY_TURBOJPEG else (height, width)
@@ -155,7 +157,7 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
     A few missing bytes may leave no trace: the format has no checksum.
     """
     try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, color_space = _jpeg_header(data)
     except ValueError as error:
         if _UNCOMMON not in str(error):
             raise
@@ -168,6 +170,14 @@ def _decode_jpeg(data: bytes, reduction: int, upright: bool) -> NDArray[np.uint8
     # The smallest of libjpeg's sizes (eighths) that is not below these.
     image = checked_jpeg(data, -(-height // reduction), -(-width // reduction))
     return turned(image, _orientation(data) if upright else 1)
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str]:
+    try:
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except KeyError:  # of a colour space that turbojpeg has not come to
+        raise ValueError("the header is cut short") from None
+    return height, width, color_space
 
 
 def _orientation(data: bytes) -> int:
@@ -229,6 +239,18 @@ def _ids_by_pillow(data: bytes, kind: Format | None) -> NDArray[np.integer]:
         largest, full = int(raw[-1]), 255 if mode == "L" else 65535
         return np.asarray(np.rint(array * (largest / full)), np.uint8 if largest < 256 else np.uint16)
     return array
+
+
+def _exact_bytes(colors: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Makes bytes of colours in 16 bits, where the upper half of each value says all."""
+    upper, lower = colors >> 8, colors & 255
+    exact = (lower == upper) | (lower == 0)
+    if not exact.all():
+        raise UnsupportedImageError(
+            f"holds colours of 16 bits, such as the value {colors[~exact][0]}, which may mean any colour of 8"
+            " bits: save the mask with 8 bits"
+        )
+    return upper.astype(np.uint8)
 
 
 def _need_codec(kind: Format | None) -> None:

@@ -56,7 +56,7 @@ def read_painted(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: As in `read_image`.
     """
-    return decode_image(path, path.read_bytes(), upright=False)
+    return decode_image(path, path.read_bytes(), painted=True)
 
 
 def read_mask(path: Path) -> NDArray[np.integer]:

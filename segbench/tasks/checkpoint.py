@@ -66,14 +66,15 @@ def saved_config(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         path: For the message.
 
     Returns:
-        All of it, as plain values; None where there is none.
+        All of it, as plain values, to compare or to show: nothing may be built from its trainer. None where
+        there is none.
 
     Raises:
         ValueError: If it is not understood.
     """
     if (text := saved_yaml(checkpoint)) is None:
         return None
-    saved = read_yaml(text, path)
+    saved = read_yaml(text, path, inert=("trainer",))  # W&B's own `config`, say, may have any keys
     if not isinstance(saved, dict) or not all(
         isinstance(saved.get(key), dict) for key in ("model", "data", "trainer")
     ):
@@ -191,7 +192,7 @@ def run_config(
             f"{path} carries a configuration that is not understood ({type(error).__name__}); "
             "give it by --config … --ckpt_path CKPT"
         ) from error
-    kept = check_trust(kept, path, trust)
+    kept = check_trust(plain(kept, path), path, trust)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(L.LightningDataModule, "data")
     parser.add_subclass_arguments(Task, "model")

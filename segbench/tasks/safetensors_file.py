@@ -113,7 +113,7 @@ def parse_description(text: str, path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is something else.
     """
-    found = read_json(text, path)
+    found = read_json(text, path, KEPT)
     if not isinstance(found, dict) or not isinstance(found.get("hyper_parameters"), dict):
         raise ValueError(f"{path}: its configuration is not segbench's: hyper_parameters are missing")
-    return {key: found[key] for key in KEPT if key in found}
+    return found

@@ -331,7 +331,7 @@ class _Check:
         """Refuses text in which jsonargparse might find a class, a function or a file."""
         if foreign and _DOTTED.fullmatch(text):
             raise ValueError(f"{self.path} hands {text} to a class of another package, which might import it")
-        if foreign and text and os.path.lexists(text):
+        if foreign and text and os.path.lexists(text) and not Path(text).is_dir():
             raise ValueError(f"{self.path} hands {printable(text)}, a file, to a class of another package")
         if any(sign in text for sign in "{[:\n"):
             stack, seen = _parsed(text, self.path), 0

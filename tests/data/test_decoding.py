@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image, features
 
 from segbench.data import pixels
-from segbench.data.decoding import decode_image, decode_mask
-from segbench.data.files import read_image, read_mask
+from segbench.data.decoding import decode_image, decode_mask, jpeg_size
+from segbench.data.files import read_image, read_mask, read_painted
 from segbench.data.formats import SUFFIXES, DamagedImageError, UnsupportedImageError
 from segbench.data.listing import list_files
 
@@ -359,3 +359,22 @@ def test_a_pgm_says_its_largest_value(unwarned, largest):
 
 def test_all_suffixes_are_lower_case():
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in SUFFIXES)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_masks_painted_in_16_bits_are_exact_or_refused(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    for factor in (257, 256):
+        cv2.imwrite(str(path), SMOOTH[..., ::-1].astype(np.uint16) * np.uint16(factor))
+        assert np.array_equal(read_painted(path), SMOOTH)
+    cv2.imwrite(str(path), SMOOTH[..., ::-1].astype(np.uint16))  # their upper halves alone are black
+    with pytest.raises(UnsupportedImageError, match=rf"a\.{suffix} holds colours of 16 bits.* with 8 bits"):
+        read_painted(path)
+
+
+def test_jpegs_cut_within_their_header_are_damaged():
+    data = saved(NOISE, "JPEG")
+    for end in range(20, data.index(b"\xff\xda"), 7):
+        with pytest.raises(DamagedImageError, match=r"a\.any is damaged.*(header|subsampling|JPEG)"):
+            decode_image(ANY, data[:end])
+        assert jpeg_size(data[:end]) == ()

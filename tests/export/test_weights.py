@@ -118,6 +118,17 @@ def test_the_folder_is_what_the_hub_expects(tmp_path, trained):
     assert str(trained.parents[3]) not in (out / "README.md").read_text() + json.dumps(config)
 
 
+def test_names_of_classes_may_hold_any_sign(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "odd.ckpt", "linear")
+    content = torch.load(checkpoint)
+    names = [*["a.b: c+", "_x", "decoder.class_path", ""], *content["hyper_parameters"]["class_names"]]
+    names = names[: len(content["hyper_parameters"]["class_names"])]
+    content["hyper_parameters"]["class_names"] = names
+    torch.save(content, checkpoint)
+    out = export(checkpoint, "huggingface", tmp_path / "model")
+    assert segbench.load(out).class_names == names
+
+
 def test_a_card_without_a_run_says_that_nothing_is_known(tmp_path):
     out = export(write_checkpoint(tmp_path / "alone.ckpt", "linear"), "huggingface", tmp_path / "model")
     text = (out / "README.md").read_text()

@@ -15,7 +15,7 @@ from reference.tiny_tasks import hyper_parameters, write_checkpoint
 import segbench
 from segbench.__main__ import main
 from segbench.resume import check_own, remember
-from segbench.tasks.checkpoint import build_task, model_config, read_checkpoint, run_config
+from segbench.tasks.checkpoint import build_task, model_config, read_checkpoint, run_config, saved_config
 from segbench.tasks.safetensors_file import write_safetensors
 
 EVIL = "evilmod.Evil"
@@ -296,6 +296,24 @@ def test_names_of_merged_classes_may_hold_any_sign(evil, honest):
     assert run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")["data"]["init_args"]["merge"] == merge
 
 
+def test_what_is_built_from_no_checkpoint_may_have_any_keys(evil, honest):
+    wandb = {
+        "class_path": "lightning.pytorch.loggers.WandbLogger",
+        "init_args": {"config": {"a.b": {"c d": 1}}},
+    }
+    config = with_config(honest, trainer={"precision": None, "logger": wandb})
+    checkpoint = read_checkpoint("evil.ckpt")
+    assert saved_config(checkpoint, "evil.ckpt")["trainer"] == config["trainer"]
+    assert run_config(checkpoint, "evil.ckpt")["trainer"] == {"precision": None}
+    for changes in (
+        {"trainer": {"precision": {"a.class_path": "evilmod.Evil"}}},
+        {"trainer": {"precision": None}, "experiment": {"a.class_path": "evilmod.Evil"}},
+    ):
+        with_config(honest, **changes)
+        with pytest.raises(ValueError, match=r"evil.ckpt is refused: .* the key a.class_path, no plain name"):
+            run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")
+
+
 @pytest.mark.parametrize(
     "merge",
     [
@@ -439,6 +457,7 @@ def test_resuming_a_strangers_run_runs_nothing_of_it(run, changes, capsys):
     told = capsys.readouterr().err
     assert told.startswith(f"segbench: error: {Path(folder, 'config.yaml')}")
     assert told.count("\n") == 1
+    assert f"if this is your own run, go on by --config {folder}/config.yaml --ckpt_path " in told
 
 
 def test_a_run_that_was_begun_here_may_name_what_it_likes(run, monkeypatch, tmp_path):
@@ -466,7 +485,12 @@ def test_a_run_of_known_parts_needs_no_note(run, monkeypatch, tmp_path):
         "class_path": "lightning.pytorch.callbacks.EarlyStopping",
         "init_args": {"monitor": "val/miou"},
     }
-    config = Path(run(trainer={"precision": "bf16-mixed", "strategy": "auto", "callbacks": [stopping]}))
+    board = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": str(tmp_path)},
+    }
+    trainer = {"precision": "bf16-mixed", "strategy": "auto", "callbacks": [stopping], "logger": board}
+    config = Path(run(trainer=trainer | {"default_root_dir": "."}))  # folders that are there, as after any run
     remember((config / "config.yaml").read_text(), config / "config.yaml")
     assert not (tmp_path / "cache").exists()
     check_own(config / "config.yaml", [])
