@@ -1,6 +1,7 @@
 """What a run that goes on must have in common with the run that began: all of its configuration."""
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -180,8 +181,12 @@ def _completed(there: Any, here: Any, defaults: dict[str, Any] | None = None) ->
         key: _completed(value, here.get(key), options if key == "init_args" else None)
         for key, value in there.items()
     }
-    new = (key for key in (defaults or {}).keys() & here.keys() if key not in there)
-    return known | {key: here[key] for key in new if _plain((defaults or {})[key]) == here[key]}
+    new = {
+        key: _plain(value)
+        for key, value in (defaults or {}).items()
+        if key in here and key not in there and value is not inspect.Parameter.empty
+    }
+    return known | new
 
 
 def _defaults(class_path: str) -> dict[str, Any]:

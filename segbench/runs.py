@@ -87,6 +87,10 @@ class Claims(ExitStack):
         """Stays itself: averages of weights copy the model, and with it the command that configured it."""
         return self
 
+    def __reduce__(self) -> tuple[type["Claims"], tuple[()]]:
+        """Is empty in the processes of `ddp_spawn`, into which the command goes along with the model."""
+        return Claims, ()
+
     def add(self, folder: Path) -> None:
         """Claims a run folder, in the first process of a run; see `claimed`."""
         if _is_first_process() and folder.resolve() not in self._folders:

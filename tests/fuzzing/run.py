@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 HERE = Path(__file__).parent
 SILENCE = 300  # seconds on the clock after which a process that says nothing is given up
@@ -75,16 +75,21 @@ def _one_process(
     Returns:
         The jobs that are left.
     """
-    path = os.pathsep.join([str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
-    errors = (folder / "stderr.txt").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "worker.py"), json.dumps(jobs), str(seed)],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
+    path = os.pathsep.join([*map(str, (HERE, *HERE.parents[:2])), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(HERE / "worker.py"), json.dumps(jobs), str(seed)]
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with (
+        (folder / "stderr.txt").open("w+") as errors,
+        subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as process,
+    ):
+        return _follow(process, errors, jobs, faults)
+
+
+def _follow(
+    process: "subprocess.Popen[str]", errors: TextIO, jobs: list[tuple[str, int, int]], faults: list[Fault]
+) -> list[tuple[str, int, int]]:
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_pass_on, args=(process.stdout, lines), daemon=True).start()
     name, number = jobs[0][:2]
@@ -124,7 +129,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("fuzzing"), help="where to work; made if missing")
     args = parser.parse_args()
-    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+    sys.path[:0] = map(str, (HERE, *HERE.parents[:2]))
     from targets import build, targets
 
     workshop = args.folder.absolute() / "workshop"

@@ -26,6 +26,7 @@ def work(jobs: list[tuple[str, int, int]], seed: int) -> None:
         jobs: Target, number of its first file, number after its last.
         seed: Decides on all damage.
     """
+    from peak import peak
     from targets import targets
 
     resource.setrlimit(resource.RLIMIT_DATA, (4 * GIB, 4 * GIB))  # for the safety of the machine
@@ -37,9 +38,8 @@ def work(jobs: list[tuple[str, int, int]], seed: int) -> None:
             print(json.dumps({"name": name, "begin": number}), flush=True)
             place.write_bytes(known[name].damage(whole, random.Random(f"{seed} {name} {number}")))
             fault = fault_of(known[name].read)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if fault is None and peak > 2 * GIB:
-                fault = f"{peak / GIB:.1f} GiB of memory"
+            if fault is None and peak() > 2 * GIB:
+                fault = f"{peak() / GIB:.1f} GiB of memory"
             print(json.dumps({"name": name, "end": number, "fault": fault}), flush=True)
         place.write_bytes(whole)
 
