@@ -153,6 +153,7 @@ def test_config_of_the_run_folder_repeats_the_run(tiny):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_checkpoint_is_self_describing(tiny):
     run = fit(tiny)
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -578,6 +579,7 @@ def test_foreign_configurations_in_a_checkpoint_are_refused(tiny, capsys):
         assert "carries a configuration that is not understood" in line
 
 
+@pytest.mark.slow
 def test_a_decoder_in_the_own_folder_is_found_by_the_command_itself(tiny):
     code = "from segbench.decoders.linear import LinearDecoder\nclass Mine(LinearDecoder):\n    pass\n"
     Path("my_decoder.py").write_text(code)
@@ -595,6 +597,7 @@ def test_a_frozen_encoder_does_not_move(tiny):
         assert torch.equal(states[0][name], states[1][name]) == name.startswith("encoder.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in EXPERIMENTS.glob("*.yaml")))
 def test_every_experiment_trains_and_its_checkpoint_labels(tiny, experiment):
     config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text())

@@ -21,6 +21,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "overlay"), PAIRS)
 def test_trains_and_validates_on_the_twin(decoder, overlay, twins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

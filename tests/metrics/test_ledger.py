@@ -186,6 +186,7 @@ def share(rank, folder):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_count_as_one(tmp_path):
     multiprocessing.spawn(share, (str(tmp_path),), nprocs=2)  # once for all splits: it is the imports that last
     scores, ledger = count(range(5))
