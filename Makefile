@@ -6,9 +6,6 @@ READY := $(VENV)/.ready
 # A process for each core, each with one thread; more than eight would only import torch more often.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
-# Slow tests wait for other processes much of the time.
-SLOW ?= 3
-
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow smoke fuzz kills audit lint type format bench lock clean
 
@@ -32,7 +29,7 @@ test: $(READY) ## run the tests, less the slow ones and the smoke tests
 	$(BIN)/python -m pytest -m "not slow and not smoke" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
-	$(BIN)/python -m pytest -m slow $(PARALLEL) --numprocesses $(SLOW)
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
 	$(BIN)/python -m pytest -m smoke $(PARALLEL)
