@@ -84,7 +84,10 @@ def read_rows(root: Path, file: str) -> list[Row]:
     lines = [(place, line) for place, line in lines if line]
     if len(lines) > 1 and lines[0][1].lower() in _NAMES:
         raise ValueError(f"{lines[0][0]}: '{lines[0][1]}' looks like a header, not a class: take it out")
-    return _rows_of_columns(lines) or _rows_of_cvat(lines) or _rows_of_lines(lines)
+    rows = _rows_of_columns(lines) or _rows_of_cvat(lines) or _rows_of_lines(lines)
+    if len(lines) == 1 and re.search(r"[,;]", rows[0].name):
+        raise ValueError(f"{lines[0][0]}: '{rows[0].name}' looks like several names: write one per line")
+    return rows
 
 
 def rows_of(lines: Sequence[str]) -> list[Row]:
@@ -127,6 +130,12 @@ def _refuse(place: str, line: str) -> None:
     """Refuses lines that belong to another notation, or hold more than a class."""
     if line.startswith("#"):
         raise ValueError(f"{place}: '{line}' begins with '#', but a line is a class: take comments out")
+    if re.fullmatch(r"""(["']).*\1""", line):
+        raise ValueError(f"{place}: {line} stands in quotes, which would be part of the name: take them out")
+    if re.search(r"\s#[0-9a-fA-F]{6}$", line):
+        raise ValueError(
+            f"{place}: '{line}' has a colour behind the name: write 'R G B name', as in '0 0 0 sky'"
+        )
     if re.search(r"[^\s\d,-].*(,\s*\d+\s*,|\s\d+\s+\d+\s+\d+$)", line):
         raise ValueError(
             f"{place}: '{line}' has numbers behind the name: write 'R G B name', as in '128 64 128 road'"
