@@ -208,3 +208,17 @@ def test_all_processes_end_alike_whichever_has_seen_it(fit, tmp_path, what):
     if what == "image":
         assert "train/cross_entropy is nan at step 3" in lines[0]
         assert [batch["rank"] for batch in record["batches"]] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (HUGE, "such as those of val_000001"),
+        (poison("optimizer", step=4), "the images of this step and the last are"),
+    ],
+)
+def test_a_trial_run_names_its_images_and_no_file_that_is_gone(fit, capsys, more, named):
+    line = refuse(capsys, [*fit, *more, "--trainer.fast_dev_run", "4"])
+    assert named in line
+    assert "divergence.json" not in line
+    assert not list(Path("runs").glob("*/*"))

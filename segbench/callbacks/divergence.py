@@ -177,6 +177,9 @@ class Divergence(L.Callback):
         told += f": {_REMEDY}"
         near = [batch for batch in batches if step - 1 <= batch["step"] <= step]
         self._write(trainer, {"first": name, "step": step, "batches": near})
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # whose folder is gone when this is read
+            shown = [name for batch in near for name in batch["images"]]
+            raise ValueError(f"{told}; the images of this step and the last are {', '.join(shown)}")
         saved = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         kept = f"{saved} is from before" if saved.is_file() else "no checkpoint was saved before"
         raise ValueError(f"{told}; {kept}, and {_file(trainer)} names the images of this step and the last")
@@ -206,9 +209,8 @@ class Divergence(L.Callback):
             step = trainer.global_step
             record = {"first": "val/logits", "step": step, "epoch": trainer.current_epoch, "images": images}
             self._write(trainer, record)
-            raise ValueError(
-                f"{told}, in the validation at step {step}: {_REMEDY}; {_file(trainer)} names them"
-            )
+            kept = "" if trainer.fast_dev_run else f"; {_file(trainer)} names them"  # type: ignore[attr-defined]
+            raise ValueError(f"{told}, in the validation at step {step}: {_REMEDY}{kept}")
         raise ValueError(
             f"{told}, so that scores and labels would mean nothing: take an earlier checkpoint, or give "
             "--trainer.precision 32-true"
