@@ -27,7 +27,7 @@ def load(checkpoint: "str | Path", trust: "str | Sequence[str] | None" = None) -
         The task in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If the file is no segbench checkpoint, damaged, or names a class that is not trusted.
+        ValueError: If the file is not a segbench checkpoint, damaged, or names a class that is not trusted.
 
     Example:
         `checkpoint` is the path of a model of three classes.
@@ -38,7 +38,7 @@ def load(checkpoint: "str | Path", trust: "str | Sequence[str] | None" = None) -
         >>> segbench.load("no/such/file.ckpt")
         Traceback (most recent call last):
         ...
-        ValueError: there is no checkpoint no/such/file.ckpt
+        ValueError: checkpoint not found: no/such/file.ckpt
     """
     from segbench.tasks.checkpoint import load_task  # torch takes seconds; `segbench --help` must not
 

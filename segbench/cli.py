@@ -74,14 +74,14 @@ In place of --config and --ckpt_path:
 """
 _SHORT_FIT = """
 In place of --config and --ckpt_path:
-  --resume RUN          go on with a run: its folder's configuration, last checkpoint and W&B run; nothing that
+  --resume RUN          resume a run: its folder's configuration, last checkpoint and W&B run; nothing that
                         bears on the weights may be changed
   --init-from CKPT      begin a run with the weights of another; the same as --start.checkpoint CKPT
 """
 
 
 class HelpfulParser(ExplainedParser, LightningArgumentParser):
-    """A parser whose help goes on with the options of the classes that YAML names."""
+    """A parser whose help also lists the options of the classes that YAML names."""
 
     @property
     def also(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class SegbenchCLI(LightningCLI):
         """
         self._args = args
         self._claims = claims
-        self._strict = _asks(command, "--resume")  # the run goes on as it was, or not at all
+        self._strict = _asks(command, "--resume")  # the run is resumed as it was, or not at all
         self._command = command
         load_rooms()  # a class is named by its name alone, whatever else was imported
         super().__init__(
@@ -148,7 +148,7 @@ class SegbenchCLI(LightningCLI):
             "--run_id",
             type=str | None,
             help="Name of the run's folder; default: date and time. A training run of that name that is there "
-            "already goes on, so that the same command begins a run and resumes it.",
+            "already resumes, so that the same command starts a run and resumes it.",
         )
         # Statistics of the whole batch are what makes several processes train as one does.
         parser.set_defaults({"trainer.sync_batchnorm": True})
@@ -207,7 +207,7 @@ class SegbenchCLI(LightningCLI):
         self._filled_here = not has_training_state(self._checkpoint)  # Lightning cannot read an exported file
         if self._filled_here and self.config.subcommand == "fit":
             raise ValueError(
-                f"{path} holds weights, but no optimiser and no step, so no training goes on from it; "
+                f"{path} holds weights, but no optimiser and no step, so no training can resume from it; "
                 "to begin one with these weights give it by --start.checkpoint"
             )
         if self._strict:
@@ -242,10 +242,10 @@ class SegbenchCLI(LightningCLI):
                 config.ckpt_path = str(last)
                 self._strict = True
         elif (self.run_folder / "run.json").is_file():
-            raise ValueError(f"run_id: {self.run_folder} is there already; only training goes on in its folder")
+            raise ValueError(f"run_id: {self.run_folder} is there already; only training resumes in its folder")
 
     def _repeatable(self) -> str:
-        """Writes the configuration down without the moment: a run that goes on is configured as it began."""
+        """Writes the configuration down without the moment: a resumed run is configured as it was started."""
         config = self.config[self.config.subcommand].clone()
         config.ckpt_path = None
         config.run_id = None
@@ -439,7 +439,7 @@ def _expand(args: list[str], claims: Claims) -> list[str]:
             raise ValueError("--resume and --init-from belong to `segbench fit` alone")
     elif found.checkpoint is not None:
         raise ValueError(
-            "`segbench fit` goes on with a run by --resume RUN, and begins one with the weights of another by "
+            "`segbench fit` resumes a run by --resume RUN, and starts one from the weights of another by "
             "--init-from CKPT"
         )
     if found.resume is not None:

@@ -16,7 +16,7 @@ def choose_device(wanted: Device) -> str:
         A name that torch knows.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If the device does not exist here.
     """
     import torch  # takes seconds, which `--help` must not
 
@@ -24,7 +24,7 @@ def choose_device(wanted: Device) -> str:
     place = next(name for name in ("cuda", "mps", "cpu") if there[name]) if wanted == "auto" else wanted
     if not there[place]:
         raise ValueError(
-            f"device: there is no {place} here; choose {' or '.join(n for n in there if there[n])}"
+            f"device: {place} is not available; choose {' or '.join(n for n in there if there[n])}"
         )
     return place
 

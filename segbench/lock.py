@@ -53,14 +53,14 @@ def try_lock(path: Path, *, create: bool) -> int | None:
         A descriptor for `release`; None if it is locked by somebody else.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         OSError: If it cannot be opened, or the file system has no locks.
     """
     while True:
         descriptor = os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o666)
         try:
             mine = lock_descriptor(descriptor, blocking=False)
-            # Whoever had it may have removed it in between: this is then the lock of a file that is gone.
+            # Its holder may have removed it in between: this is then the lock of a deleted file.
             if mine and not _is_at(descriptor, path):
                 os.close(descriptor)
                 continue

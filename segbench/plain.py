@@ -36,7 +36,7 @@ def plain(value: Any, source: object) -> Any:
         Dictionaries, lists, text, numbers and None; tuples become lists.
 
     Raises:
-        ValueError: If there are other values, keys that are no names, control characters, or too many values.
+        ValueError: If there are other values, keys that are not names, control characters, or too many values.
     """
     return _Copy(source)(value, 0)
 
@@ -53,10 +53,10 @@ def read_yaml(text: Any, source: object, inert: Collection[str] = ()) -> Any:
         See `plain`.
 
     Raises:
-        ValueError: If it is no YAML, too large, or holds other values.
+        ValueError: If it is not YAML, too large, or holds other values.
     """
     if not isinstance(text, str):
-        raise ValueError(f"{source} is damaged: its configuration is no text")
+        raise ValueError(f"{source} is damaged: its configuration is not text")
     try:
         return _Copy(source, inert)(load_yaml(text, source), 0)
     except yaml.YAMLError as error:
@@ -79,7 +79,7 @@ def load_yaml(text: str, source: object) -> Any:
 
     Raises:
         ValueError: If it is too large.
-        yaml.YAMLError: If it is no YAML.
+        yaml.YAMLError: If it is not YAML.
     """
     _check_length(text, source)
     depth = count = 0
@@ -102,7 +102,7 @@ def read_json(text: str, source: object, wanted: Collection[str]) -> Any:
         See `plain`.
 
     Raises:
-        ValueError: If it is no JSON, too large, or holds other values.
+        ValueError: If it is not JSON, too large, or holds other values.
     """
     _check_length(text, source)
     try:

@@ -1,4 +1,4 @@
-"""What a run that goes on must have in common with the run that began: all of its configuration."""
+"""What a resumed run must have in common with the run that was started: all of its configuration."""
 
 import hashlib
 import inspect
@@ -53,7 +53,7 @@ def check_own(config: Path, trust: Sequence[str]) -> None:
     except ValueError as error:
         last = config.parent / "checkpoints" / "last.ckpt"
         raise ValueError(
-            f"{error}; if this is your own run, go on by --config {config} --ckpt_path {last}"
+            f"{error}; if this is your own run, resume by --config {config} --ckpt_path {last}"
         ) from error
 
 
@@ -83,7 +83,7 @@ def _note(text: str) -> Path:
 
 
 def find_run(run: str) -> tuple[Path, Path]:
-    """Finds what is needed to go on with a run.
+    """Finds what is needed to resume a run.
 
     Args:
         run: Its folder.
@@ -92,17 +92,17 @@ def find_run(run: str) -> tuple[Path, Path]:
         The configuration with which it was trained last, and its last checkpoint.
 
     Raises:
-        ValueError: If there is no such run, or it has no checkpoint.
+        ValueError: If the run does not exist, or it has no checkpoint.
     """
     folder = Path(run)
     config, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     if not config.is_file():
         raise ValueError(
-            f"resume: {folder} is no run folder: config.yaml is not there; name runs/EXPERIMENT/RUN as a whole"
+            f"resume: {folder} is not a run folder: it has no config.yaml; give runs/EXPERIMENT/RUN as a whole"
         )
     if not checkpoint.is_file():
         raise ValueError(
-            f"resume: {folder} has no checkpoints/last.ckpt, so nothing of it is lost by beginning anew: "
+            f"resume: {folder} has no checkpoints/last.ckpt, so it has not saved anything yet; start it with "
             f"segbench fit --config {config}"
         )
     try:
@@ -119,7 +119,7 @@ def find_run(run: str) -> tuple[Path, Path]:
 
 
 def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) -> None:
-    """Refuses to go on with other settings.
+    """Refuses to resume with other settings.
 
     Args:
         config: As parsed now.
@@ -131,7 +131,7 @@ def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) ->
     """
     saved = saved_config(checkpoint, path)
     if saved is None:
-        raise ValueError(f"{path} carries no configuration; go on by --config CONFIG --ckpt_path {path}")
+        raise ValueError(f"{path} carries no configuration; resume by --config CONFIG --ckpt_path {path}")
     different = [
         f"{key}: {_short(here)} here, {_short(there)} there"
         for key, here, there in differences(config, saved)

@@ -22,7 +22,7 @@ def read_run_json(folder: Path) -> dict[str, Any]:
         there have the types that this version writes.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is not JSON, or a field has another type; with the file and the field.
     """
     path = folder / "run.json"
@@ -50,7 +50,7 @@ def read_config(path: Path) -> dict[str, Any]:
         Its content.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is not the YAML of a configuration.
     """
     try:

@@ -99,7 +99,7 @@ class Claims(ExitStack):
 
 
 def run_of(checkpoint: str | None) -> Path | None:
-    """Finds the run that goes on where training goes on from a checkpoint.
+    """Finds the run that is resumed where training starts from a checkpoint.
 
     Args:
         checkpoint: Its path, or None.

@@ -36,7 +36,7 @@ def check_trainer(trainer: Namespace, verb: str) -> None:
     names = [*StrategyRegistry.available_strategies(), "auto", "ddp", "fsdp", "deepspeed"]
     if isinstance(strategy, str) and strategy.lower() not in names:
         hint = did_you_mean(strategy, dict.fromkeys(names), "strategies")
-        raise ValueError(f"trainer.strategy: there is no strategy '{strategy}'; {hint}")
+        raise ValueError(f"trainer.strategy: unknown strategy '{strategy}'; {hint}")
 
 
 def _uses_gpu(accelerator: object) -> bool:
@@ -49,7 +49,7 @@ def _check_accelerator(name: str) -> None:
     there = sorted(AcceleratorRegistry.available_accelerators())
     if name.lower() not in {*there, "auto", "gpu"}:
         hint = did_you_mean(name, [*there, "auto", "gpu"], "accelerators")
-        raise ValueError(f"trainer.accelerator: there is no accelerator '{name}'; {hint}")
+        raise ValueError(f"trainer.accelerator: unknown accelerator '{name}'; {hint}")
     wanted = ("cuda", "mps") if name.lower() == "gpu" else (name.lower(),)
     if name.lower() != "auto" and not any(
         AcceleratorRegistry[one]["accelerator"].is_available() for one in wanted if one in there

@@ -9,7 +9,7 @@ from segbench import __version__
 from segbench.errors import one_line_errors, one_line_warnings
 
 TRAINER_VERBS = {
-    "fit": "train a model from YAML, or go on with a run",
+    "fit": "train a model from YAML, or resume a run",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
     "predict": "label the images of a dataset that has no labels",
@@ -19,7 +19,7 @@ COMMANDS = {
     "segment": "label photographs with a checkpoint: indices, colours, overlay",
     "convert": "make a checkpoint of one of official Segmenter or MMSegmentation",
     "synth": "write a synthetic twin of a dataset, in its real layout",
-    "doctor": "name what is wrong with a dataset, and the YAML that mends it",
+    "doctor": "name what is wrong with a dataset, and the YAML that fixes it",
     "export": "write a model as safetensors, ONNX, torch.export or Hugging Face folder, compared",
     "tune-regions": "choose parameters of the region post-processing on validation, and say what they gain",
     "sweep": "run a sweep file of W&B's format here, without an account",
@@ -64,7 +64,7 @@ def run(args: list[str]) -> None:
     else:
         near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "segbench --help lists the verbs"
-        print(f"segbench: error: there is no verb '{verb}'; {hint}", file=sys.stderr)
+        print(f"segbench: error: unknown verb '{verb}'; {hint}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ValueError: If it is a folder, empty, not text or not valid YAML; names the file, and the line if there
             is one.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
     text = read_text(path)
     check_yaml(text, str(path))
@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         ValueError: If it is a folder, too large or not UTF-8.
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
     if path.is_dir():
         inside = sorted(file.name for file in path.glob("*.y*ml"))

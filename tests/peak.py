@@ -14,7 +14,7 @@ def peak() -> int:
 
 
 def resident() -> int:
-    """Returns the bytes that it has now, and begins the peak anew; 0 where the system does not say."""
+    """Returns the bytes that it has now, and resets the peak; 0 where the system does not say."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")

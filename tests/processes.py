@@ -67,7 +67,7 @@ class Processes:
         return path.read_text() if path.is_file() else ""
 
     def wait(self, seconds=240):
-        """Waits for all and returns their exit statuses; whoever is late is killed."""
+        """Waits for all and returns their exit statuses; those that are late are killed."""
         deadline = time.monotonic() + seconds
         try:
             for process in self.all:

@@ -314,7 +314,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after,
         ]
     )
 
-    assert len(list(Path("runs").glob("*/*"))) == 2  # the run went on in its own folder
+    assert len(list(Path("runs").glob("*/*"))) == 2  # the run resumed in its own folder
     one, other = (torch.load(run / "checkpoints" / "last.ckpt") for run in (whole, killed))
     assert one["global_step"] == other["global_step"] == 9
     different = [
@@ -393,7 +393,7 @@ def test_weights_may_be_averaged_over_steps(tiny):
     plain = torch.load(fit(tiny) / "checkpoints" / "last.ckpt")
     averaged = torch.load(fit(tiny, f"--trainer.callbacks+={json.dumps(ema)}") / "checkpoints" / "last.ckpt")
     head = "decoder.head.weight"
-    # The average is what is validated, saved and loaded; training itself goes on as without it.
+    # The average is what is validated, saved and loaded; training itself continues as without it.
     assert not torch.equal(plain["state_dict"][head], averaged["state_dict"][head])
     current = averaged["current_model_state"]
     assert torch.equal(
@@ -413,7 +413,7 @@ def test_options_of_training(tiny):
 
 
 def test_accumulated_batches_are_steps_of_a_larger_batch(tiny):
-    still = ["--model.init_args.encoder.init_args.drop_path_rate", "0"]  # drawn anew for every batch
+    still = ["--model.init_args.encoder.init_args.drop_path_rate", "0"]  # drawn again for every batch
     large = fit(tiny, *still)
     small = fit(tiny, *still, "--data.init_args.batch_size", "1")
     summed = fit(tiny, *still, "--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", "2")
@@ -643,11 +643,11 @@ def test_default_dataset_missing_names_tree_source_and_overlay(tmp_path, monkeyp
 MISTAKES = {
     "unknown key": (
         ["--model.init_args.decodr", "3"],
-        "model.init_args.decodr: there is no such option; did you mean decoder",
+        "model.init_args.decodr: unknown option; did you mean decoder",
     ),
     "unknown option of a part": (
         ["--model.init_args.encoder.init_args.droput", "1"],
-        "there is no such option",
+        "unknown option",
     ),
     "misspelt class path": (
         ["--model.init_args.decoder", "segbench.decoders.lineer.LinearDecoder"],
@@ -667,7 +667,7 @@ MISTAKES = {
         "neck that iterates",
     ),
     "iterations twice": (["--model.init_args.neck_iterations", "[1, 1]"], "each once"),
-    "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "there is no checkpoint nothing.ckpt"),
+    "no checkpoint": (["--ckpt_path", "nothing.ckpt"], "checkpoint not found: nothing.ckpt"),
     "no config": (["--config", "nothing.yaml"], "nothing.yaml"),
     "runs is a file": (["--runs_dir", "tiny.yaml"], "tiny.yaml"),
     "a function where a class belongs": (["--model.init_args.decoder", "os.abort"], "class"),

@@ -1,4 +1,4 @@
-"""Runs that are stopped, and go on: by name, by folder, and only as they were."""
+"""Runs that are stopped and resumed: by name, by folder, and only as they were."""
 
 import csv
 import json
@@ -217,8 +217,8 @@ def test_a_name_keeps_to_its_run(args, capsys):
     line = refuse(
         capsys, ["test", "--checkpoint", checkpoint, "--experiment", run.parent.name, "--run_id", "_mine"]
     )
-    assert "only training goes on in its folder" in line
-    (run / "checkpoints" / "last.ckpt").unlink()  # killed before anything was saved: begins anew
+    assert "only training resumes in its folder" in line
+    (run / "checkpoints" / "last.ckpt").unlink()  # killed before anything was saved: starts over
     main([*again[:-1], "3"])
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 3
     assert torch.load(checkpoint)["global_step"] == 3
@@ -239,12 +239,12 @@ def test_weights_of_another_run_begin_a_run_of_its_own(args, capsys):
     for wrong, told in {
         ("fit", "--resume", str(first), "--init-from", str(last)): "leave the others out",
         ("test", "--resume", str(first)): "belong to `segbench fit`",
-        ("fit", "--resume", "runs"): "runs is no run folder",
-        ("fit", "--checkpoint", str(last)): "goes on with a run by --resume RUN",
+        ("fit", "--resume", "runs"): "runs is not a run folder",
+        ("fit", "--checkpoint", str(last)): "resumes a run by --resume RUN",
     }.items():
         assert told in refuse(capsys, list(wrong))
     last.unlink()
-    assert "nothing of it is lost by beginning anew" in refuse(capsys, ["fit", "--resume", str(first)])
+    assert "it has not saved anything yet" in refuse(capsys, ["fit", "--resume", str(first)])
 
 
 def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(args, monkeypatch):

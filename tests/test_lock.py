@@ -1,4 +1,4 @@
-"""One writer for each folder, and whoever comes second is told who it is."""
+"""One writer for each folder, and the second one is told who it is."""
 
 import json
 import os

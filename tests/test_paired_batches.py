@@ -110,7 +110,9 @@ def test_the_run_folder_keeps_the_number(arguments, monkeypatch):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 3
     before = seen()
-    main([*arguments("linear"), "--seed_everything=true", "--run_id=one"])  # the same command goes on, done
+    main(
+        [*arguments("linear"), "--seed_everything=true", "--run_id=one"]
+    )  # the same command resumes, and is done
     assert not list(Path.cwd().glob("seen-*"))
     main([*arguments("linear"), "--config", str(run / "config.yaml"), "--seed_everything=4"])
     assert seen() == before  # the order is said there

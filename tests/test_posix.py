@@ -74,7 +74,7 @@ def test_every_module_imports_without_posix():
 
 
 def test_a_signal_that_another_thread_receives_waits_as_well():
-    """What a handler raises within a fork is printed and lost, and the command goes on."""
+    """What a handler raises within a fork is printed and lost, and the command continues."""
     awake, end, done = threading.Event(), threading.Event(), threading.Event()
 
     def handler(number, frame):

@@ -16,7 +16,7 @@ from segbench.report.tables import Table
 def test_no_control_reaches_a_terminal(control, capsys):
     assert control[0] not in escape_controls(f"a{control}b")
     with pytest.raises(SystemExit), one_line_errors():
-        raise ValueError(f"there is no class a{control}b")
+        raise ValueError(f"unknown class a{control}b")
     told = capsys.readouterr().err
     assert control[0] not in told
     assert told.count("\n") == 1

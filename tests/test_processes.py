@@ -228,7 +228,7 @@ def test_a_killed_process_ends_the_others_and_breaks_nothing(lab, victim):
     json.loads((run / "run.json").read_text())
     load_ledger(run / "ledger.npz")
     assert yaml.safe_load((run / "config.yaml").read_text())
-    lab.fit(2, "killed", "linear", *options)  # the same command goes on
+    lab.fit(2, "killed", "linear", *options)  # the same command resumes
     assert all(torch.equal(value, state(whole)[name]) for name, value in state(run).items())
 
 

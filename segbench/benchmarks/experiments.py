@@ -72,7 +72,7 @@ def build(file: Path, changes: Changes) -> Model:
         The model, from the seed 0.
 
     Raises:
-        ValueError: If the file is no experiment, or a part of it cannot be built.
+        ValueError: If the file is not an experiment, or a part of it cannot be built.
     """
     import torch
 
@@ -81,7 +81,7 @@ def build(file: Path, changes: Changes) -> Model:
         data, model = dict(config["data"]), dict(config["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{file} is no experiment: it needs `model` and `data` ({type(error).__name__})"
+            f"{file} is not an experiment: it needs `model` and `data` ({type(error).__name__})"
         ) from None
     module = _instantiate(SegmentationDataModule, "data", data, file)
     num_classes = changes.num_classes or module.num_classes
@@ -101,7 +101,7 @@ def build(file: Path, changes: Changes) -> Model:
     with weights_follow():
         task = _instantiate(Task, "model", model, file)
     if not isinstance(task, SemanticTask):
-        raise ValueError(f"{file}: {type(task).__name__} is no SemanticTask")
+        raise ValueError(f"{file}: {type(task).__name__} is not a SemanticTask")
     return Model(task, img_size, num_classes)
 
 

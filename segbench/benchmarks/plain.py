@@ -29,7 +29,7 @@ class PlainSegmenter(nn.Module):
             task: With either of Segmenter's decoders.
 
         Raises:
-            ValueError: If the task is no Segmenter, so that there is no peer to compare with.
+            ValueError: If the task is not a Segmenter, so that there is no peer to compare with.
         """
         super().__init__()
         (loss, *others) = task.losses

@@ -83,7 +83,7 @@ def choose(sections: Iterable[Section], only: str | None) -> list[Section]:
     try:
         pattern = re.compile(rf"(?<!\w)(?:{only})(?!\w)" if only else "")
     except re.error as error:
-        raise ValueError(f"--only {only!r} is no regular expression: {error}") from None
+        raise ValueError(f"--only {only!r} is not a regular expression: {error}") from None
     chosen = []
     for section in sections:
         cases = {n: case for n, case in section.cases.items() if pattern.search(f"{section.name} {n}")}

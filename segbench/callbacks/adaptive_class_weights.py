@@ -38,7 +38,7 @@ class AdaptiveClassWeights(L.Callback):
         """Checks the options.
 
         Args:
-            exponent: `α`: 1 mends the whole ratio at once, less is calmer, 0 leaves the weights alone.
+            exponent: `α`: 1 corrects the whole ratio at once, less is smoother, 0 leaves the weights alone.
             every_n_steps: Optimiser steps over which masses are added up before the weights change.
             minimum: Least weight.
             maximum: Greatest weight.

@@ -1,7 +1,7 @@
 """Batch norms that are the same in all processes, whatever the shares of the images.
 
 `DistributedDataParallel` would send the buffers of the first process to the others at every step, and in
-validation too, where processes take different numbers of steps and would wait for each other in vain.
+validation too, where processes take different numbers of steps and would wait for each other forever.
 """
 
 import inspect

@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         self._validated_step = trainer.global_step
         if is_best(trainer):
             self.best_score = float(trainer.callback_metrics["val/miou"])
-            # In this order: killed in between, the run goes on from before this validation.
+            # In this order: killed in between, the run resumes from before this validation.
             best = self._save(trainer, "best.ckpt")
             if trainer.is_global_zero and best.is_file():
                 with replacing(best.with_name("last.ckpt"), durable=True) as draft:

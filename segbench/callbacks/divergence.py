@@ -121,7 +121,7 @@ class Divergence(L.Callback):
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Refuses to score what is no prediction."""
+        """Refuses to score predictions that are not finite."""
         if self._watch is not None:
             self._watch.remove()
         self._check_logits(trainer)

@@ -43,7 +43,7 @@ _CHANGES = (
     " one at each visit; features rounded to 16 bits;"
     " no gradient and no random depth in the encoder, as whenever frozen"
 )
-# Where weights come from is no matter, since they are compared themselves; nor is what acts in training alone.
+# Where weights come from does not matter, since they are compared themselves; nor does what acts in training.
 _WITHOUT_EFFECT = {"pretrained", "drop_path_rate", "grad_checkpointing"}
 
 
@@ -150,7 +150,7 @@ class FeatureCache(L.Callback):
 
 @contextmanager
 def _filling(trainer: L.Trainer, store: FeatureStore) -> Iterator[None]:
-    """Keeps other runs from encoding the same; whoever comes later waits, and uses what was made meanwhile."""
+    """Keeps other runs from encoding the same; later ones wait, and reuse the result."""
     lock = FolderLock(store.folder, "")
     if trainer.strategy.broadcast(bool(store.missing())):
         # Turn by turn: the other processes of this run would give up a first one that says nothing for long.

@@ -109,7 +109,7 @@ class MetricsCSV(Logger):
             return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
     def _rewrite(self, rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
-        """Writes the whole file anew."""
+        """Rewrites the whole file."""
         rows = rows + more
         self._columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [self._line(row) for row in rows]

@@ -2,7 +2,7 @@
 
 The entropy is that of the averaged probabilities, bright where the model hesitates. It is computed for these
 few images alone, at the panel's own size: one more forward pass for each. With a post-processor, boundary
-probabilities, regions and the likeliest classes before it come from one more, at full size.
+probabilities, regions and the argmax classes before it come from one more, at full size.
 """
 
 from pathlib import Path

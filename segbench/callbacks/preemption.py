@@ -122,7 +122,7 @@ class Preemption(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Leaves a validation at once: all of it is done anew.
+        """Leaves a validation at once: all of it is repeated on resuming.
 
         Raises:
             SystemExit: As between training steps.

@@ -60,7 +60,7 @@ class RunCard(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Writes what is known before the first step."""
         if not isinstance(pl_module, Task):
-            raise ValueError(f"model: {type(pl_module).__name__} is no segbench task")
+            raise ValueError(f"model: {type(pl_module).__name__} is not a segbench task")
         before = _read_card(Path(trainer.default_root_dir))  # of the run that is being continued
         parameters = {
             name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.parts().items()

@@ -1,4 +1,4 @@
-"""One run folder for all processes of a run, whoever started them."""
+"""One run folder for all processes of a run, whatever launched them."""
 
 import lightning as L
 

@@ -16,7 +16,7 @@ from segbench.tasks.classes import class_order, differing, reordered, trained_cl
 
 
 class Start(L.Callback):
-    """Fills the model before training. The CLI leaves that out where a run goes on with its own weights."""
+    """Fills the model before training. The CLI leaves that out where a run is resumed with its own weights."""
 
     def __init__(
         self, checkpoint: str | None = None, fresh: list[str] | None = None, freeze: bool = False

@@ -29,7 +29,7 @@ class Options:
         repeats: Rounds of timing, at least 1; rows show the median.
         warm_up: Rounds before those, which do not count; one is run in any case.
         device: Where; auto takes a GPU if there is one.
-        malloc: What glibc does with large blocks on the CPU; retained starts the command anew with
+        malloc: What glibc does with large blocks on the CPU; retained restarts the command with
             MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set.
         oversubscribed: Processes that spin beside, to see how figures hold on busy cores.
         out: Markdown file; must not exist yet.
@@ -166,7 +166,7 @@ def run(args: list[str]) -> None:
 
     Raises:
         ValueError: If an option is out of range, a file to be written exists, or nothing fits `--only`.
-        SystemExit: With the status of the command, where it had to be started anew.
+        SystemExit: With the status of the command, where it had to be restarted.
     """
     from segbench.parsing.parser import ExplainedParser
 
@@ -198,7 +198,7 @@ def measure(bench: Bench, options: Options) -> None:
         options: How.
 
     Raises:
-        ValueError: If nothing fits `only`, or there is no such device.
+        ValueError: If nothing fits `only`, or the device is not available.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler counts memory; it shall not talk of it
     import torch

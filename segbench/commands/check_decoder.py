@@ -31,7 +31,7 @@ def check_decoder(
         backend: What compiles the one graph; inductor needs a C++ compiler and takes longer.
 
     Raises:
-        ValueError: If there is no such decoder or check, or the decoder cannot be built.
+        ValueError: If the decoder or check does not exist, or the decoder cannot be built.
         SystemExit: With status 1 after the table if a check failed.
     """
     from rich.console import Console

@@ -52,7 +52,7 @@ def convert(
     for reason, keys in dropped.items():
         print(f"  dropped: {', '.join(keys)}: {reason}")
     behind = f" ({', '.join(network.left_behind)})" if network.left_behind else ""
-    print(f"  not converted: the state of the training{behind}; to train on is to start its optimiser anew")
+    print(f"  not converted: the state of the training{behind}; training on starts with a new optimiser state")
     print(f"  names and colours of classes: {known_from}")
     window = (
         f"windows of {_size(model['window'])}, {_size(model['stride'])} apart"

@@ -1,4 +1,4 @@
-"""`segbench doctor`: reads a dataset once and names what is wrong with it, with the YAML that mends it."""
+"""`segbench doctor`: reads a dataset once and names what is wrong with it, with the YAML that fixes it."""
 
 import argparse
 import re
@@ -106,7 +106,7 @@ def doctor(
         fix.parent.mkdir(parents=True, exist_ok=True)
         with replacing(fix) as draft:
             draft.write_text(as_yaml(overlay), encoding="utf-8")
-        console.print(f"{fix} mends this: give it as a further --config, to doctor first", markup=False)
+        console.print(f"{fix} fixes this: give it as a further --config, to doctor first", markup=False)
         beaten = [name for name in overlay["data"]["init_args"] if name in typed]
         if beaten:
             options = ", ".join(f"--data.init_args.{name}" for name in beaten)
@@ -138,7 +138,7 @@ def _data_alone(args: list[str], texts: dict[str, str]) -> list[str]:
         config = read_yaml(Path(path))
         texts[path] = read_text(Path(path))
         if not isinstance(config, dict):
-            raise ValueError(f"{path} is no configuration: give a YAML as for `segbench fit`")
+            raise ValueError(f"{path} is not a configuration: give a YAML as for `segbench fit`")
         if "data" in config:
             configs += ["--config", yaml.safe_dump({"data": config["data"]})]
     if not args or (found.config and not configs):
@@ -166,7 +166,7 @@ def _print_finding(
         console.print(f"    … and {len(finding.files) - _EXAMPLES} more", markup=False)
     overlay = remedy([finding], given, accepted)
     if overlay:
-        console.print("  mended by", markup=False)
+        console.print("  fixed by", markup=False)
         console.print(
             "".join(f"    {escape_controls(line)}\n" for line in as_yaml(overlay).splitlines()),
             markup=False,

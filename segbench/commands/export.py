@@ -99,7 +99,7 @@ def export(
         for line in lines(written.agreements, form):
             print(line)
         if photograph and getattr(task, "postprocess", None) is not None:
-            print("labels are the likeliest classes: the checkpoint's post-processing is not in the file")
+            print("labels are the argmax classes: the checkpoint's post-processing is not in the file")
 
 
 def _describe(out: Path) -> str:

@@ -33,7 +33,7 @@ POSITIONAL = {
     "--probabilities": _flag("Also write NAME_probabilities.npz; see the README for its size."),
     "--boundary": _flag("Also write NAME_boundary.png."),
     "--frames": _flag("Also write the labels of each frame of a video."),
-    "--overwrite": _flag("Label all anew, and write over what is in --out."),
+    "--overwrite": _flag("Label all again, and overwrite what is in --out."),
 }
 
 
@@ -58,7 +58,7 @@ def segment(
     """Labels photographs of any size with the checkpoint's own classes and colours.
 
     What is complete in `out`, of the same photograph, checkpoint and options, is left as it is: after a kill
-    the same command goes on.
+    the same command resumes.
 
     Args:
         images: Photographs, folders of photographs, patterns, and videos.
@@ -79,10 +79,10 @@ def segment(
         probabilities: Also write NAME_probabilities.npz: `probabilities` (K, H, W) float16 and `class_names`.
             Takes 6 bytes of memory for each class and pixel of a photograph.
         boundary: Also write NAME_boundary.png, 255 for a certain boundary: that of the boundary head, or
-            without one the edges of the likeliest classes. Takes 4 bytes for each class and pixel.
+            without one the edges of the argmax classes. Takes 4 bytes for each class and pixel.
         frames: Also write the labels of each frame of a video, NAME_frames/000000.png and so on.
         opacity: Share of the colours in the overlay, from 0 to 1.
-        overwrite: Label all anew, and write over what is in `out`.
+        overwrite: Label all again, and overwrite what is in `out`.
         device: Where to compute; auto takes a GPU where there is one.
         trust: Packages beside segbench whose classes may be built from the checkpoint.
 
@@ -136,7 +136,7 @@ def segment(
                 for file in filter(inputs.is_video, todo):
                     problems += _label_video(file, made, labeller, look, size, frames, progress)
         except KeyboardInterrupt:
-            print("segbench: stopped; the same command goes on from here", file=sys.stderr)
+            print("segbench: stopped; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None
         finally:
             writing.write_areas(out, sorted(made.done.items()), task.class_names)

@@ -83,7 +83,7 @@ def sweep(
 
 
 def check_name(name: str) -> None:
-    """Refuses names that are no plain folder name.
+    """Refuses names that are not plain folder names.
 
     Raises:
         ValueError: If it is none.
@@ -130,9 +130,9 @@ def _run(
 
     def start(claim: "Claim", worker: int) -> Job:
         place = run_folder(runs, sweep.name, claim)
-        if sweep.command.verb != "fit":  # scoring does not go on, it is done anew
+        if sweep.command.verb != "fit":  # scoring is not resumed but repeated
             (place / "run.json").unlink(missing_ok=True)
-        # The name is the slot's, so that who continues a killed sweep goes on from the trial's checkpoint.
+        # The name is the slot's, so that a sweep that is continued resumes from the trial's checkpoint.
         args = [*sweep.command.fill(claim.point, place / "trial.json"), *own, "--run_id", place.name]
         return Job(args, place, place / "trial.log", shares[worker])
 
@@ -156,7 +156,7 @@ def _run(
         with live or contextlib.nullcontext():
             well = work(study, start, len(shares), watch, say)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on")
+        console.print("interrupted; the same command resumes")
         raise SystemExit(130) from None
     console.print(progress_table(sweep, study.standings()))
     told = [*summary(study), f"runs in {folder}; segbench report {folder} --out DIR makes tables"]

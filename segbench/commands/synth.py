@@ -65,7 +65,7 @@ def find(name: str) -> "type[SegmentationDataModule]":
         except ImportError as error:
             raise ValueError(f"dataset {name}: {error}") from None
         if not has_twin(cls):
-            raise ValueError(f"dataset {name} is no data module with a spec and a layout of its own")
+            raise ValueError(f"dataset {name} is not a data module with a spec and a layout of its own")
         return cls
     found: dict[str, type[SegmentationDataModule]] = {}
     for file in pkgutil.iter_modules(segbench.data.__path__):
@@ -74,5 +74,5 @@ def find(name: str) -> "type[SegmentationDataModule]":
             if cls.__module__ == module_of.__name__:
                 found[file.name] = cls
     if name not in found:
-        raise ValueError(f"there is no dataset '{name}'; choose {', '.join(found)}, or a dotted path")
+        raise ValueError(f"unknown dataset '{name}'; choose {', '.join(found)}, or a dotted path")
     return found[name]

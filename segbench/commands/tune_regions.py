@@ -83,7 +83,7 @@ def tune_regions(
 
     Raises:
         ValueError: If a number is out of range, or there is no validation split of two images or more.
-        FileExistsError: If a file to be written is there already, or `out` is no folder.
+        FileExistsError: If a file to be written is there already, or `out` is not a folder.
     """
     import os
 
@@ -198,7 +198,7 @@ def _report(
         "",
         "| labels | mIoU |",
         "|---|--:|",
-        f"| likeliest class of each pixel | {100 * scores[0]:.2f} |",
+        f"| argmax class of each pixel | {100 * scores[0]:.2f} |",
         f"| regions, published parameters | {100 * scores[1]:.2f} |",
         f"| regions, best of the trials on these same images | {100 * scores[1 + best]:.2f} |",
         f"| regions, each half with the best of the other half | {100 * gain.regions:.2f} |",

@@ -1,6 +1,6 @@
 """The checks that run in this process and need nothing but torch.
 
-Each is given the subject, returns a remark or None, and raises a `Fault`: what is wrong and what mends it.
+Each is given the subject, returns a remark or None, and raises a `Fault`: what is wrong and how to fix it.
 """
 
 import io

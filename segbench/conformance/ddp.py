@@ -53,7 +53,7 @@ def _run(folder: Path) -> None:
         try:
             deadline = time.monotonic() + PATIENCE_S
             while any(process.poll() is None for process in processes):
-                if any(process.poll() for process in processes):  # the others would wait for it in vain
+                if any(process.poll() for process in processes):  # the others would wait for it forever
                     break
                 if time.monotonic() > deadline:
                     raise Fault(

@@ -146,7 +146,7 @@ def _run_onnx(graph: bytes, features: Features) -> list[Tensor]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # it raises what it logs
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    # What the decoder does not read is no input of the graph any more, or one that nothing depends on.
+    # What the decoder does not read is not an input of the graph any more, or one that nothing depends on.
     names = [entry.name for entry in session.get_inputs()]
     tensors = dict(zip(_input_names(features), (features.image, *features.maps), strict=True))
     return [torch.from_numpy(value) for value in session.run(None, {n: tensors[n].numpy() for n in names})]

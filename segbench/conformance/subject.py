@@ -1,4 +1,4 @@
-"""What a check is given: a decoder that can be built anew, and real encoders in front of it."""
+"""What a check is given: a decoder that can be rebuilt, and real encoders in front of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ IMG_SIZE = (64, 64)
 
 
 class Fault(Exception):  # noqa: N818 (it says what is wrong with a decoder, not that a check went wrong)
-    """What is wrong with the decoder and what mends it, in one line."""
+    """What is wrong with the decoder and how to fix it, in one line."""
 
 
 class Skip(Exception):  # noqa: N818
@@ -96,7 +96,7 @@ class Subject:
         return self.accepted[0]
 
     def build(self, bed: Bed | None = None, seed: int | None = None) -> Decoder:
-        """Builds the decoder anew.
+        """Builds another decoder.
 
         Args:
             bed: What stands in front of it; the usual one by default.

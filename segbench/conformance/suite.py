@@ -48,11 +48,11 @@ def choose(only: Sequence[str] | None = None, skip: Sequence[str] | None = None)
         Names in the order of the suite.
 
     Raises:
-        ValueError: If there is no such check, or none is left.
+        ValueError: If the check does not exist, or none is left.
     """
     unknown = sorted({*(only or ()), *(skip or ())} - CHECKS.keys())
     if unknown:
-        raise ValueError(f"there is no check {', '.join(unknown)}; choose among {', '.join(CHECKS)}")
+        raise ValueError(f"unknown check {', '.join(unknown)}; choose among {', '.join(CHECKS)}")
     chosen = [name for name in CHECKS if (only is None or name in only) and name not in (skip or ())]
     if not chosen:
         raise ValueError("--only and --skip leave no check; drop one of them")

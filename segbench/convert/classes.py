@@ -40,13 +40,13 @@ def name_classes(network: Network, file: Path | None) -> tuple[list[str], list[l
         `K` names, `K` RGB colours, and where they are from.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If they are not K, or one name occurs twice.
     """
     number = network.num_classes
     if file is not None:
         if not file.is_file():
-            raise FileNotFoundError(f"--classes: there is no file {file}")
+            raise FileNotFoundError(f"--classes: file not found: {file}")
         table = read_table(read_rows(file.absolute().parent, file.name))
         names, colors = [entry.name for entry in table], [list(entry.color) for entry in table]
         if (

@@ -46,11 +46,11 @@ def read_foreign(path: Path) -> dict[str, Any]:
         Its content: tensors and plain values only.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, is damaged, or would have to run code to be read.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a checkpoint, is damaged, or would have to run code to be read.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"checkpoint not found: {path}")
     mapped = zipfile.is_zipfile(path)  # files of torch before 1.6 are none, and cannot be mapped
     if mapped:
         check_archive(path, _LONGEST)

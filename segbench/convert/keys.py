@@ -51,7 +51,7 @@ def translate(
         Exactly the keys of `expected`, in their shapes, in float32.
 
     Raises:
-        ValueError: If a key is unknown, missing or there twice, a shape is another, or a value is no finite
+        ValueError: If a key is unknown, missing or there twice, a shape is another, or a value is not a finite
             number; names the other code base's key.
     """
     state: dict[str, Tensor] = {}

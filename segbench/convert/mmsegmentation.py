@@ -99,7 +99,7 @@ def describe(content: dict[str, Any], path: Path, config: Path | None, neck_iter
         The network.
 
     Raises:
-        FileNotFoundError: If there is no such configuration.
+        FileNotFoundError: If the configuration does not exist.
         ValueError: If file and configuration contradict each other, or are of no kind that is known.
     """
     meta = content.get("meta")
@@ -162,7 +162,7 @@ def _settings(meta: dict[str, Any], path: Path, config: Path | None) -> tuple[Se
     """Finds the configuration: the user's file, or what the checkpoint carries, or nothing."""
     if config is not None:
         if not config.is_file():
-            raise FileNotFoundError(f"--config: there is no file {config}")
+            raise FileNotFoundError(f"--config: file not found: {config}")
         return Settings(read_python_config(read_text(config), config), config), []
     text = meta.get("config") or meta.get("cfg")  # 0.x, 1.x
     if isinstance(text, str):

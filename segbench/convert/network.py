@@ -107,7 +107,9 @@ def architecture(
     """
     for name, dims in ((patch_embed, 4), (pos_embed, 3)):
         if name not in weights or weights[name].dim() != dims:
-            raise ValueError(f"{path} is no vision transformer of this source: {name} is missing or misshapen")
+            raise ValueError(
+                f"{path} is not a vision transformer of this source: {name} is missing or misshapen"
+            )
     width, _, rows, columns = weights[patch_embed].shape
     depth, size = count_blocks(weights, blocks), _SIZES.get(width)
     if size is None or rows != columns or not 1 <= depth <= size.depth:
@@ -158,8 +160,8 @@ def grid_size(found: Architecture, img_size: Pair | None, path: object) -> Pair:
     rows, columns = img_size[0] // found.patch_size, img_size[1] // found.patch_size
     if rows * columns != found.num_tokens:
         raise ValueError(
-            f"{path}: a position embedding of {found.num_tokens} patches is no grid of {rows}×{columns}, which"
-            f" the configuration's image size {img_size[0]}×{img_size[1]} makes"
+            f"{path}: a position embedding of {found.num_tokens} patches is not a grid of {rows}×{columns},"
+            f" which the configuration's image size {img_size[0]}×{img_size[1]} makes"
         )
     return img_size
 

@@ -20,7 +20,7 @@ def read_python_config(text: str, origin: object) -> dict[str, Any]:
         The assigned names; what is not plain in their values is `Computed`.
 
     Raises:
-        ValueError: If it is no Python, does more than assign, or builds on other files.
+        ValueError: If it is not Python, does more than assign, or builds on other files.
     """
     try:
         if len(text) > _LARGEST:
@@ -32,7 +32,7 @@ def read_python_config(text: str, origin: object) -> dict[str, Any]:
                 value = _value(statement.value, names)
                 names.update({target.id: value for target in statement.targets if isinstance(target, ast.Name)})
             elif not isinstance(statement, (ast.Import, ast.ImportFrom, ast.Expr)):
-                raise ValueError(f"line {statement.lineno} is no assignment; give the resolved one")
+                raise ValueError(f"line {statement.lineno} is not an assignment; give the resolved one")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{origin}: the configuration is not understood ({str(error)[:80]})") from error
     if "_base_" in names:
@@ -59,7 +59,7 @@ def _value(node: ast.expr, names: dict[str, Any]) -> Any:
         keys = [None if key is None else str(_value(key, names)) for key in node.keys]
         return _merged(zip(keys, node.values, strict=True), names)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        # OpenMMLab writes dict({'a.b': …}) where a key is no name.
+        # OpenMMLab writes dict({'a.b': …}) where a key is not a name.
         positional = [(None, argument) for argument in node.args[:1]]
         return _merged([*positional, *((word.arg, word.value) for word in node.keywords)], names)
     return Computed()

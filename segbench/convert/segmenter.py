@@ -65,12 +65,12 @@ def read_variant(path: Path) -> dict[str, Any]:
         Plain values.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is no such YAML.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no {path}: Segmenter writes variant.yml beside checkpoint.pth; give it by --config FILE"
+            f"file not found: {path}; Segmenter writes it beside checkpoint.pth; give it by --config FILE"
         )
     try:
         variant = yaml.load(read_text(path), Loader=_VariantLoader)  # noqa: S506 (a safe loader, see above)
@@ -78,7 +78,7 @@ def read_variant(path: Path) -> dict[str, Any]:
         told = str(getattr(error, "problem", None) or "no YAML").partition("\n")[0]
         raise ValueError(f"{path} is not read: {told}") from error
     if not isinstance(variant, dict):
-        raise ValueError(f"{path} is no variant.yml of Segmenter")
+        raise ValueError(f"{path} is not a variant.yml of Segmenter")
     return variant
 
 

@@ -179,7 +179,7 @@ class StandardAugment(Augmentation):
             seed: With the number of a draw, decides everything.
             factor: Range of the random factor on the size.
             cat_max_ratio: Share of labelled pixels that no class should reach; a window in which one does is
-                drawn anew, up to ten times. 1 takes the first.
+                drawn again, up to ten times. 1 takes the first.
             flip: Probability of a mirror image.
             colors: How strongly colours change; `None` leaves them.
         """
@@ -246,7 +246,7 @@ class StandardAugment(Augmentation):
 def plain_augment(
     img_size: tuple[int, int], ignore_index: int, scale: tuple[int, int] | None, seed: int
 ) -> StandardAugment:
-    """Builds what is left without augmentation: padding, or a crop, drawn anew each time."""
+    """Builds what is left without augmentation: padding, or a crop, drawn again each time."""
     return StandardAugment(
         img_size, ignore_index, scale, seed, (1.0, 1.0), cat_max_ratio=1, flip=0, colors=None
     )
@@ -263,7 +263,7 @@ def is_varied(label: NDArray[np.integer], cat_max_ratio: float, ignore_index: in
     Args:
         label: `(h, w)` training ids.
         cat_max_ratio: Share of labelled pixels that no class may reach.
-        ignore_index: Label that is no class.
+        ignore_index: Label of pixels that belong to no class.
     """
     if label.dtype == np.uint8:
         counts = cv2.calcHist([np.ascontiguousarray(label)], [0], None, [256], [0, 256]).ravel()

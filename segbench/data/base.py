@@ -81,7 +81,7 @@ class SegmentationDataModule(L.LightningDataModule):
             eval_batch_size: Images in a batch of evaluation; above 1 only where all have one size.
             seed: Decides order and augmentation of training images, together with nothing else; null takes
                 `seed_everything` on the command line and 0 in Python. Which images are in which split never
-                hangs on it.
+                depends on it.
             scale: (long, short) limits that images are fitted into before they are scaled at random; `None`
                 leaves their own size.
             train_transforms: Albumentations transforms in place of the standard ones.
@@ -162,7 +162,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
         Raises:
             FileNotFoundError: If the split's folder is missing.
-            ValueError: If the split is empty, or `exclude` names what is no image.
+            ValueError: If the split is empty, or `exclude` names files that are not images.
         """
         pairs = self.layout.pairs(self.root, split)
         if not self.exclude:
@@ -173,7 +173,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if wrong:
             example = os.path.relpath(pairs[0].image, self.root)
             raise ValueError(
-                f"exclude: {wrong[0]} and {len(wrong) - 1} others are no images: write paths below {self.root},"
+                f"exclude: {wrong[0]} and {len(wrong) - 1} others are not images: give paths below {self.root},"
                 f" as in {example}"
             )
         return [pair for pair in pairs if _comparable(pair.image) not in left_out]
@@ -229,13 +229,15 @@ class SegmentationDataModule(L.LightningDataModule):
             # What all files of a folder have in common, such as 12 bits in 16 or a codec that is not installed,
             # is said here, once and before the first step.
             dataset.read_files(dataset.pairs[0])
-        if stage == "fit":  # whoever trains tests later; a dataset without a test split is no error yet
+        if stage == "fit":  # testing comes later; a dataset without a test split is not an error yet
             try:
                 self.dataset("test")
             except FileNotFoundError:
                 pass
             except ValueError as error:  # a public test split often has no masks
-                L.pytorch.utilities.rank_zero_warn(f"training goes on, but the test split is unusable: {error}")
+                L.pytorch.utilities.rank_zero_warn(
+                    f"training continues, but the test split is unusable: {error}"
+                )
             if not self._labels_checked:
                 self._labels_checked = True
                 for split in _SPLITS_OF_STAGE[stage]:

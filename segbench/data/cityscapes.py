@@ -62,7 +62,7 @@ class CityscapesLayout(Layout):
         except ValueError:
             raise ValueError(
                 f"{pair.label} holds other ids than 0 to 18 and 255: give --data.init_args.labels labelIds, or"
-                " write the files anew"
+                " write the files again"
             ) from None
 
     def write(self, pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.integer]) -> None:

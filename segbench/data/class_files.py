@@ -60,7 +60,7 @@ def read_rows(root: Path, file: str) -> list[Row]:
         One row for each class.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file is not UTF-8, or it is not certain what it says.
     """
     path = root / file

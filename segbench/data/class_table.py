@@ -151,7 +151,7 @@ def _merged(names: set[str], merge: Mapping[str, Sequence[str]]) -> dict[str, st
 def _check_known(names: set[str], known: set[str], option: str) -> None:
     unknown = sorted(names - known)
     if unknown:
-        raise ValueError(f"{option}: there is no class '{unknown[0]}'; classes are {', '.join(sorted(known))}")
+        raise ValueError(f"{option}: unknown class '{unknown[0]}'; classes are {', '.join(sorted(known))}")
 
 
 def _as_color(values: Sequence[int]) -> Color:

@@ -92,7 +92,7 @@ class SegmentationDataset(Dataset[Item]):
             The sample; its label is `ignore_index` throughout where there is no label file.
 
         Raises:
-            ValueError: If a file is damaged, sizes differ, or a label is no class.
+            ValueError: If a file is damaged, sizes differ, or a label is out of range.
         """
         pair = self.pairs[index]
         image, mask = self.read_files(pair)

@@ -164,7 +164,7 @@ class FeatureStore:
         per_part = self._images_per_part()
         first = draw.image - draw.image % per_part
         part = Part(draw.visit % self.views, first, min(first + per_part, len(self.names)))
-        # Mapped anew each time: microseconds, where open maps of all parts would use up the file handles.
+        # Mapped again each time: microseconds, where open maps of all parts would use up the file handles.
         records = np.memmap(self._path(part), self._form(), "r", shape=(part.stop - part.first,))
         record = records[draw.image - first]
         self._check(part, draw.image, record)

@@ -42,8 +42,8 @@ class FirstBatches:
         if wrong:
             name = next(name for name, label in zip(batch.name, batch.label, strict=True) if wrong[0] in label)
             raise ValueError(
-                f"label {wrong[0]} of {name} is no class (0..{k - 1}) once train_transforms are done with it:"
-                f" let those that pad or erase fill masks with {void}, the ignore_index, by fill_mask"
+                f"label {wrong[0]} of {name} is not a class (0..{k - 1}) once train_transforms are done with"
+                f" it: let those that pad or erase fill masks with {void}, the ignore_index, by fill_mask"
             )
         self.present.update(present)
         if self.remaining == 0:

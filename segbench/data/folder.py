@@ -154,7 +154,7 @@ def _with_splits(files: FolderLayout, splits: Mapping[str, float | str], seed: i
     known: dict[str, Split] = {split: split for split in get_args(Split)}
     unknown = sorted(splits.keys() - known.keys())
     if unknown:
-        raise ValueError(f"splits: there is no split '{unknown[0]}'; name train, val, test or predict")
+        raise ValueError(f"splits: unknown split '{unknown[0]}'; name train, val, test or predict")
     shares = {known[split]: share for split, share in splits.items() if not isinstance(share, str)}
     lists, folders = dict[Split, str](), dict[str, str]()
     for split, name in splits.items():

@@ -132,7 +132,7 @@ def _complain(
 ) -> str:
     why = "repeats it, as to fill up" if filled else "has no colour for others"
     if foreign:
-        why = f"also holds {color_names(foreign)}, which are no class's"
+        why = f"also holds {color_names(foreign)}, which belong to no class"
     return (
         f"index {moved} of the palette has the colour {color_names([shown[moved]])} of the class with id"
         f" {colors[shown[moved]]}, but the palette {why}: set indexed_masks to ids if the index is the class"

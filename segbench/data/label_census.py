@@ -11,7 +11,7 @@ from segbench.data.spec import DatasetSpec, Layout, Pair, Split, present_ids
 
 _SAMPLE = 32  # masks that are read in any case: a second's work
 _MOST = 1000  # and at most, while nothing but one class was found
-_FEW_CLASSES = 20  # of more, a sample rarely shows all, and that is no mistake
+_FEW_CLASSES = 20  # of more, a sample rarely shows all, and that is not a mistake
 _SHOWN = 8
 _DOCTOR = "`segbench doctor` with the same --config says what is wrong with the masks"
 

@@ -36,7 +36,7 @@ REDUCTIONS = (8, 4, 2)  # what libjpeg divides sizes by, the largest first
 def read_reduced_image(path: Path, size: tuple[int, int], reduction: int) -> tuple[NDArray[np.uint8], int]:
     """Reads a photograph at a fraction of its size, turned as its EXIF tag says.
 
-    Files that are no JPEGs, and those of another size than expected, are read in full.
+    Files that are not JPEGs, and those of another size than expected, are read in full.
 
     Args:
         path: The file.

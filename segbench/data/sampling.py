@@ -146,7 +146,7 @@ class EvalShare(SequentialSampler):
     def __len__(self) -> int:
         """Counts the largest share, in every process.
 
-        Lightning skips evaluation where it expects no batch, and the others would wait for it in vain.
+        Lightning skips evaluation where it expects no batch, and the others would wait for it forever.
         """
         return len(self._images(0))
 

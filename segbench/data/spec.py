@@ -61,7 +61,7 @@ class DatasetSpec:
         if not self.num_classes <= self.ignore_index < FILE_IDS:
             raise ValueError(
                 f"ignore_index={self.ignore_index} with {self.num_classes} classes: choose a number from"
-                f" {self.num_classes} to {FILE_IDS - 1}, which is no class"
+                f" {self.num_classes} to {FILE_IDS - 1}, which is not a class"
             )
         for file_id, label in self.remap.items():
             is_label = 0 <= label < self.num_classes or label == self.ignore_index
@@ -236,7 +236,7 @@ class Layout(ABC):
         """Describes the expected files in one line, for messages."""
 
     def read(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.integer] | None]:
-        """Opens a pair; a layout whose photograph and mask are no files of their own says so here.
+        """Opens a pair; a layout whose image and mask are not files of their own says so here.
 
         Returns:
             Photograph `(H, W, 3)` uint8 RGB, and ids `(H, W)` as in the files, or None where there are none.

@@ -54,12 +54,12 @@ class RandomScale(A.DualTransform):  # type: ignore[misc]
 
 
 class VariedCrop(A.DualTransform):  # type: ignore[misc]
-    """Cuts out a random window, drawn anew up to ten times while one class fills nearly all of it.
+    """Cuts out a random window, drawn again up to ten times while one class fills nearly all of it.
 
     Args:
         size: Height and width; a smaller picture is left as it is.
         cat_max_ratio: Share of labelled pixels that no class should reach; 1 takes the first window.
-        ignore_index: Label that is no class.
+        ignore_index: Label of pixels that belong to no class.
     """
 
     def __init__(

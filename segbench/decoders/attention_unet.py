@@ -212,7 +212,7 @@ class AttentionUNet(Decoder):
             grad_checkpointing: Recompute bottleneck and up-blocks in the backward pass: slower, less memory.
 
         Raises:
-            ValueError: If the features are no pyramid, or widths or levels do not fit it.
+            ValueError: If the features do not form a pyramid, or widths or levels do not fit it.
         """
         super().__init__()
         ups = len(info.strides) - 1

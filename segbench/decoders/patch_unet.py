@@ -1,6 +1,6 @@
 """The decoder half of the patch U-Net: raw patches come back in beside their features; no convolution anywhere.
 
-Source: the report "Vision Transformers for Segmentation"; it is no published paper, and no code has a lasting
+Source: the report "Vision Transformers for Segmentation"; it is not published, and no code has a lasting
 address. There a patch yields 16×16 RGB values, and the sequence of patches is reshaped into an image without
 being put in place, which explains the stripes that the report wonders about. Here a patch yields class logits
 and lies where it was cut out (`fold="raw"` is the report's reshape), and any encoder will do: one linear layer

@@ -11,8 +11,8 @@ _SHOWN = 32  # colours that are listed; of more, few are a class each
 # Level, statement and advice for each fault that keeps a pair from being read.
 _UNREADABLE: dict[Fault, tuple[str, str]] = {
     "missing mask": ("{} have no mask", "or add the masks"),
-    "damaged image": ("{} are damaged, cut short or no picture", "or copy the files anew"),
-    "damaged mask": ("the masks of {} are damaged or cut short", "or copy the files anew"),
+    "damaged image": ("{} are damaged, cut short or not images", "or copy the files again"),
+    "damaged mask": ("the masks of {} are damaged or cut short", "or copy the files again"),
     "JPEG mask": (
         "the masks of {} are JPEG, which changes class ids",
         "or make PNG masks from the original annotation; renaming or converting the JPEGs does not undo it",

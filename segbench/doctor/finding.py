@@ -1,4 +1,4 @@
-"""What the doctor says: a fault, its extent, files as examples, and the YAML that mends it."""
+"""What the doctor says: a fault, its extent, files as examples, and the YAML that fixes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -35,12 +35,12 @@ class Finding(NamedTuple):
 def remedy(
     findings: Iterable[Finding], given: Mapping[str, Any], accepted: Iterable[str]
 ) -> dict[str, Any] | None:
-    """Merges what mends all findings into one overlay.
+    """Merges the fixes of all findings into one overlay.
 
     A later `--config` replaces lists and dictionaries of an earlier one, so it repeats what was given before.
 
     Args:
-        findings: The faults to mend.
+        findings: The faults to fix.
         given: The options `remap`, `exclude` and so on, as they are.
         accepted: Names of the options that the dataset's class has.
 

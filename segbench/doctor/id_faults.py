@@ -11,7 +11,7 @@ from segbench.data.spec import DatasetSpec
 from segbench.doctor.examine import Record
 from segbench.doctor.finding import Finding, Level, count
 
-_GREY_VALUES = 32  # more unknown ids than this are no ids at all
+_GREY_VALUES = 32  # more unknown ids than this cannot be ids
 _CONVERT = "convert these to the ids of the others; remap means the same in all files"
 
 
@@ -141,7 +141,7 @@ def _mixed_binary(records: Sequence[Record], meant: Mapping[int, int], spec: Dat
     if len(one) < len(white):
         odd, means = one, "0 and 1, but others 0 and 255"
     level: Level = "error" if len(odd) > 0.1 * len(records) else "warning"
-    return _mixed(level, odd, records, means, f"{_CONVERT}, and if 255 is no class, all is well")
+    return _mixed(level, odd, records, means, f"{_CONVERT}, and if 255 is not a class, all is well")
 
 
 def _mixed_cityscapes(records: Sequence[Record], spec: DatasetSpec) -> Finding | None:
@@ -169,7 +169,7 @@ def _mixed_shift(records: Sequence[Record], present: Sequence[int], spec: Datase
         return None
     official = spec.classes == ADE20K_SPEC.classes  # whose files have no 255
     advice = f"if they hold 0..{n - 1} already, {_CONVERT}" + (
-        "" if official else f"; if {void} is no class, all is well"
+        "" if official else f"; if {void} is not a class, all is well"
     )
     level: Level = "error" if official else "warning"
     return _mixed(
@@ -271,7 +271,7 @@ def _one_based(present: Sequence[int], unknown: Sequence[int], spec: DatasetSpec
     text = f"masks count the {n} classes from 1 to {n}, not from 0 to {n - 1}: each would be taken for the next"
     remap = _shift(spec)
     if not set(range(1, n + 1)) <= set(present):
-        advice = f"if so, let remap be {remap}; if {n} is no class, let it be {{{n}: {spec.ignore_index}}}"
+        advice = f"if so, let remap be {remap}; if {n} is not a class, let it be {{{n}: {spec.ignore_index}}}"
         return Finding("error", "ids 1..N", text, advice=advice)
     return Finding("error", "ids 1..N", text, options={"remap": remap})
 
@@ -293,7 +293,7 @@ def _one_too_many(unknown: Sequence[int], spec: DatasetSpec) -> Finding | None:
     n = spec.num_classes
     if list(unknown) != [n]:
         return None
-    text = f"masks hold ids 0..{n} for {n} classes: one of them is no class, or has no name"
+    text = f"masks hold ids 0..{n} for {n} classes: one of them is not a class, or has no name"
     advice = (
         f"if {n} means no class, let remap be {{{n}: {spec.ignore_index}}}; if it is 0 that means none,"
         f" {_shift(spec)}; if all are classes, add the name to classes"

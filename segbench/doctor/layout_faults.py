@@ -87,7 +87,7 @@ def _absent_split(
                 text = "images and masks lie in one folder each, without splits"
                 options = {"splits": {"val": 0.1, "test": 0.1}} | _options(undivided, together)
                 return Finding("error", "no splits", text, options=options)
-    # Whoever has no test split trains none the worse.
+    # Training does not need a test split.
     name = "missing split" if isinstance(error, FileNotFoundError) else "unusable split"
     return Finding("note" if split == "test" else "error", name, str(error))
 

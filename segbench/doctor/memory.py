@@ -1,7 +1,7 @@
 """What the doctor found in files that have not changed since: a second visit reads the others alone.
 
 One file of JSON for each dataset, in the cache folder. It is a memory and no more: whatever is wrong with it,
-the files are read anew. A record holds as long as size, modification and status change of both its files, the
+the files are read again. A record holds as long as size, modification and status change of both its files, the
 code that examines and reads them, and the options of their layout are what they were.
 """
 
@@ -129,7 +129,7 @@ def _key(pair: Pair) -> str:
 
 
 def _code_of(layout: Layout) -> str:
-    """Hashes the code that records depend on, whoever wrote it."""
+    """Hashes the code that records depend on, other packages' included."""
     package = Path(next(iter(segbench.data.__path__)))
     files = {*package.glob("*.py"), Path(examine.__file__)}
     files |= {

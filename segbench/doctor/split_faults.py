@@ -47,7 +47,7 @@ def class_pixels(records: Sequence[Record], spec: DatasetSpec) -> dict[Split, ND
     """Counts the pixels of each class.
 
     Returns:
-        `(K,)` of each split, or `None` if some id is no class.
+        `(K,)` of each split, or `None` if some id is not a class.
     """
     meant = training_ids(dict.fromkeys((i for record in records for i in record.ids), 0), spec)
     counts: dict[Split, NDArray[np.int64]] = {}
@@ -142,7 +142,7 @@ def _absent(counts: dict[Split, NDArray[np.int64]], spec: DatasetSpec) -> list[F
             advice = (
                 "they cannot be learnt: add images that show them, or take them out of the classes"
                 if split == "train"
-                else "their IoU is undefined there, or 0 once predicted: means over classes hang on that"
+                else "their IoU is undefined there, or 0 once predicted: means over classes depend on that"
             )
             level: Level = "warning" if split == "train" else "note"
             findings.append(Finding(level, "absent classes", text, advice=advice))

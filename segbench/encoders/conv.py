@@ -29,7 +29,7 @@ class DownBlock(nn.Module):
 
         Args:
             in_channels: Of the map that comes in.
-            out_channels: Of the map that goes on; the skip has twice as many.
+            out_channels: Of the map that is passed on; the skip has twice as many.
             norm: Kind of norm.
         """
         super().__init__()

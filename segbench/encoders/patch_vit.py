@@ -1,6 +1,6 @@
 """The encoder half of the patch U-Net: a small transformer, and a bottleneck over all its tokens.
 
-Source: the report "Vision Transformers for Segmentation"; it is no published paper, and no code has a lasting
+Source: the report "Vision Transformers for Segmentation"; it is not published, and no code has a lasting
 address. Its figure of 60,927,264 parameters, together with `PatchUNet`, is met, and settles the bottleneck's
 widths, which it does not state: no other pair of widths below 4000 gives that figure. GELU is a guess, and so
 is that the last layer of an MLP has it too, as in the example that the report began with:

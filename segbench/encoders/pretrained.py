@@ -38,7 +38,7 @@ def load_weights(vit: Any, model_name: str, source: Literal[True] | Path, resamp
         resampling: How position and patch embeddings are fitted.
 
     Raises:
-        ValueError: If the weights cannot be had, are no weights, or do not fit.
+        ValueError: If the weights cannot be had, are not weights, or do not fit.
     """
     if source is not True and source.is_file() and source.suffix == ".npz":
         state = _read_npz(vit, model_name, source)
@@ -57,7 +57,7 @@ def load_cnn_weights(cnn: Any, model_name: str, source: Literal[True] | Path, dr
         dropped: Keys of the whole network that the headless one has not.
 
     Raises:
-        ValueError: If the weights cannot be had, are no weights, or do not fit.
+        ValueError: If the weights cannot be had, are not weights, or do not fit.
     """
     state = _read(model_name, source, "safetensors or pth")
     name = str(source if source is not True else model_name)
@@ -78,12 +78,12 @@ def _read(model_name: str, source: Literal[True] | Path, kinds: str) -> dict[str
     if source is True:
         return _fetch(model_name)
     if not source.is_file():
-        raise ValueError(f"pretrained: there is no file {source}")
+        raise ValueError(f"pretrained: file not found: {source}")
     try:
         return _of_teacher(dict(timm.models.load_state_dict(str(source), weights_only=True)))
     except Exception as error:
         raise ValueError(
-            f"pretrained: {source} is no file of weights that can be read without running code from it "
+            f"pretrained: {source} is not a file of weights that can be read without running code from it "
             f"({type(error).__name__}); give a {kinds} file"
         ) from error
 

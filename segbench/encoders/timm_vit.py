@@ -75,7 +75,7 @@ class TimmViT(Encoder):
             pixel_std: RGB standard deviation on the 0..255 scale; likewise.
 
         Raises:
-            ValueError: If the model is no vision transformer, or its weights cannot be had or do not fit.
+            ValueError: If the model is not a vision transformer, or its weights cannot be had or do not fit.
         """
         super().__init__()
         self.frozen = frozen

@@ -10,7 +10,7 @@ from segbench.export.graph import Form, output_names
 from segbench.tasks.semantic import SemanticTask
 
 _OUTPUTS = {
-    "labels": "(B, H, W) class indices: the likeliest class of every pixel",
+    "labels": "(B, H, W) class indices: the argmax class of every pixel",
     "logits": "(B, K, h, w) at the decoder's own stride; upsample bilinearly (align_corners=False) to the size "
     "of the image, then take the argmax",
     "boundary": "(B, 1, h, w) boundary logits",

@@ -66,7 +66,9 @@ def write_graph(
         ValueError: If the task cannot be exported, packages are missing, or the file disagrees with the model.
     """
     if not isinstance(task, SemanticTask):
-        raise ValueError(f"{type(task).__name__} is no task of one image in and one map out: no graph is made")
+        raise ValueError(
+            f"{type(task).__name__} is not a task of one image in and one map out: no graph is made"
+        )
     if kind == "onnx":
         check_packages()
     started = time.perf_counter()

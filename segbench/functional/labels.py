@@ -16,7 +16,7 @@ def split_labels(label: Tensor, num_classes: int, ignore_index: int) -> tuple[Te
         Labels as int64 with class 0 where ignored, and whether each counts.
 
     Raises:
-        ValueError: If, on the CPU, a label is no class.
+        ValueError: If, on the CPU, a label is out of range.
     """
     known = label.long()  # before the comparison: -100 would be 156 in uint8
     valid = known != ignore_index
@@ -26,7 +26,7 @@ def split_labels(label: Tensor, num_classes: int, ignore_index: int) -> tuple[Te
             if not 0 <= extreme < num_classes:
                 raise ValueError(
                     f"label {extreme} is neither one of the {num_classes} classes nor ignore_index; "
-                    "set ignore_index to it or mend num_classes"
+                    "set ignore_index to it or correct num_classes"
                 )
     return known, valid
 

@@ -26,7 +26,7 @@ def colorize(labels: Labels, palette: Sequence[Sequence[int]]) -> Image:
     """Paints each label with its colour.
 
     Args:
-        labels: `(H, W)`; whatever is no class, the ignore index included, becomes black.
+        labels: `(H, W)`; values that are not class ids, the ignore index included, become black.
         palette: `K` RGB colours.
 
     Returns:

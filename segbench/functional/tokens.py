@@ -52,7 +52,7 @@ def pad_to_multiple(image: Tensor, multiple: int | tuple[int, int], value: float
 
 
 def crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cuts off what lies beyond, at the bottom and right: the way back from `pad_to_multiple`.
+    """Cuts off what lies beyond, at the bottom and right: the inverse of `pad_to_multiple`.
 
     Args:
         image: `(..., H, W)`.

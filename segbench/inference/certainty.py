@@ -1,4 +1,4 @@
-"""How sure a model is of each pixel: its likeliest classes, and the entropy of its probabilities."""
+"""How sure a model is of each pixel: its most probable classes, and the entropy of its probabilities."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Certainty(NamedTuple):
     """What is known of each pixel beside its label.
 
     Attributes:
-        classes: `(B, k, H, W)` likeliest classes, the first of which is the label where none are equal.
+        classes: `(B, k, H, W)` most probable classes, the first of which is the label where none are equal.
         probabilities: `(B, k, H, W)` float32 of these.
         entropy: `(B, H, W)` float32 as a share of the highest possible, in [0, 1].
     """

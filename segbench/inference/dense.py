@@ -21,7 +21,7 @@ class Dense(NamedTuple):
     Attributes:
         probabilities: `(K, H, W)` float32, their sum 1 in every pixel.
         boundary: `(H, W)` float32 in [0, 1], of the boundary head; without one, 1 on both sides of every change
-            of the likeliest class, and 0 elsewhere.
+            of the argmax class, and 0 elsewhere.
     """
 
     probabilities: Tensor

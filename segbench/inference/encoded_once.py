@@ -10,7 +10,7 @@ from segbench.types import Features
 class EncodedOnce:
     """Stands in for an encoder: keeps the features of the first pass, and gives them out in the same order.
 
-    Whoever calls it cuts images into the same windows, scales and mirrored views in every pass.
+    Callers cut images into the same windows, scales and mirrored views in every pass.
     """
 
     def __init__(self, encode: Callable[[Tensor], Features]) -> None:

@@ -82,7 +82,7 @@ def _native_is_wanted() -> bool:
 def _mixed(
     query: Tensor, key: Tensor, value: Tensor, scale: float, dropped: int, seed: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Computes the mixed values `(B, H, N, d)` and what the way back needs, `(B, H, N, 2)`."""
+    """Computes the mixed values `(B, H, N, d)` and what the backward pass needs, `(B, H, N, 2)`."""
     return native_attention.forward(query, key, value, scale, dropped, _number(seed))
 
 

@@ -33,7 +33,7 @@ def loss_and_gradient(
         of the cost in the same type, or nothing.
 
     Raises:
-        ValueError: If, on the CPU, a label is no class.
+        ValueError: If, on the CPU, a label is out of range.
     """
     batch, num_classes, height, width = logits.shape
     out_height, out_width = target.shape[1:]

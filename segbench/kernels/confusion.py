@@ -17,7 +17,7 @@ class PairCounts(NamedTuple):
     """What was found in two maps.
 
     Attributes:
-        counts: `(K, K)` int64, rows truth, columns prediction; of no use if a value is no class.
+        counts: `(K, K)` int64, rows truth, columns prediction; meaningless if a value is not a class id.
         label: The largest label met before counting stopped.
         target: The largest target met that is not ignored.
     """

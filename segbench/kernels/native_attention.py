@@ -34,7 +34,7 @@ def forward(
         seed: Which of them; any 63 bits.
 
     Returns:
-        `(B, H, N, d)`, whose memory is `(B, N, H, d)`, and what the way back needs, `(B, H, N, 2)`.
+        `(B, H, N, d)`, whose memory is `(B, N, H, d)`, and what the backward pass needs, `(B, H, N, 2)`.
 
     Raises:
         ValueError: If memory runs out.

@@ -39,7 +39,7 @@ def loss_and_gradient(
         nothing; all float32.
 
     Raises:
-        ValueError: If the logits are not on the CPU or of float64, a label is no class, or memory runs out.
+        ValueError: If the logits are not on the CPU or of float64, a label is out of range, or memory runs out.
     """
     if logits.device.type != "cpu" or logits.dtype == torch.float64:
         raise ValueError(
@@ -75,7 +75,7 @@ def loss_and_gradient(
     if strange := [part.strange for part in sums if part.is_strange]:
         raise ValueError(
             f"target: label {strange[0]} is neither one of the {classes} classes nor ignore_index; "
-            "set ignore_index to it or mend num_classes"
+            "set ignore_index to it or correct num_classes"
         )
     cost = logits.new_tensor(math.fsum(part.cost for part in sums))
     total = logits.new_tensor(math.fsum(part.weight for part in sums))

@@ -23,7 +23,7 @@ def loss_and_weight(
         The cost and the weight of all pixels; see `upsample_cross_entropy` for the arguments.
 
     Raises:
-        ValueError: If, on the CPU, a label is no class.
+        ValueError: If, on the CPU, a label is out of range.
     """
     full = F.interpolate(
         logits.to(torch.promote_types(logits.dtype, torch.float32)),

@@ -69,7 +69,7 @@ def upsample_cross_entropy(
         A scalar, float32 for half-precision logits; 0, not nan, when every pixel is ignored.
 
     Raises:
-        ValueError: If a shape, type, option or backend is unsuitable or, on the CPU, a label is no class.
+        ValueError: If a shape, type, option or backend is unsuitable or, on the CPU, a label is out of range.
     """
     _check_tensors(logits, target, weight, pixel_weight)
     size = (target.shape[1], target.shape[2])

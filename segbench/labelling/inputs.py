@@ -37,7 +37,7 @@ def find(given: Sequence[Path], out: Path, written: Collection[str] = ()) -> Fou
     Args:
         given: Photographs, videos, folders of photographs (in which videos are passed over, and links to
             folders are not followed), or patterns such as `photographs/**/*.jpg`.
-        out: Where outputs go; what lies in it is no photograph of a folder above it.
+        out: Where outputs go; what lies in it is not an input of a folder above it.
         written: Names of files in `out` that an earlier call wrote, in case `out` is itself given.
 
     Returns:
@@ -56,7 +56,7 @@ def find(given: Sequence[Path], out: Path, written: Collection[str] = ()) -> Fou
         elif glob.has_magic(str(path)):
             files += _by_pattern(path, out, written, listings)
         else:
-            raise ValueError(f"there is no photograph {path}")
+            raise ValueError(f"image not found: {path}")
     notes = [
         str(note)
         for listing in listings

@@ -74,7 +74,7 @@ class Labeller:
         return [problem]
 
     def _try_out(self) -> None:
-        """Labels a blank image that any model takes; what fails here is no fault of a photograph."""
+        """Labels a blank image that any model takes; what fails here is not the fault of an image."""
         window = self.task.views.windows.window
         size = (256, 256) if window is None else (window, window) if isinstance(window, int) else window
         list(self._label([np.zeros((*size, 3), np.uint8)]))
@@ -99,7 +99,7 @@ class Labeller:
 
 
 def _explained(error: Exception, shape: Sequence[int]) -> ValueError:
-    """Words a failure; errors that are no fault of image or memory go on as they are."""
+    """Words a failure; errors of other kinds are raised as they are."""
     if isinstance(error, ValueError):
         return error
     message = str(error).lower()

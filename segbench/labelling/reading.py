@@ -81,7 +81,7 @@ def batches(photographs: Iterable[Photograph], size: int) -> Iterator[list[Photo
 def _read(path: Path) -> Photograph:
     try:
         if not path.is_file():  # a pipe would be waited for without end
-            raise ValueError(f"{path} is no file, or leads to none")
+            raise ValueError(f"{path} is not a file, or leads to none")
         return Photograph(path, read_image(path))
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
         problem = one_line(error, "segment")

@@ -1,6 +1,6 @@
 """`segment.jsonl`: what in a folder of labels was made of which photograph, by which model, and how.
 
-By it a call goes on where the last one was stopped, and tells its own files from those of others. Its lines are
+By it a call resumes where the last one was stopped, and tells its own files from those of others. Its lines are
 only ever added, each before or after what it tells of is written, so that a kill at any moment leaves it true.
 """
 
@@ -100,7 +100,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
         out: Folder of outputs.
         files: Photographs and videos.
         options: All that decides on what the outputs are, checkpoint included; JSON.
-        overwrite: Label everything anew, whatever lies there.
+        overwrite: Label everything again, whatever lies there.
 
     Yields:
         The record, while no other process writes into the folder.

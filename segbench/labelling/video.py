@@ -128,7 +128,7 @@ class _Film:
 
 def _open(path: Path) -> Any:
     if not path.is_file():
-        raise ValueError(f"{path} is no file, or leads to none")
+        raise ValueError(f"{path} is not a file, or leads to none")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints come in our words
     # FFmpeg alone: other readers take some names for patterns of many files.
     level = cv2.utils.logging.setLogLevel(0)

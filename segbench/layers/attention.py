@@ -30,7 +30,7 @@ class SelfAttention(nn.Module):
             dropout: Share of attention weights set to zero in training.
 
         Raises:
-            ValueError: If `dim` is no multiple of `num_heads` and `key_dim` is not given.
+            ValueError: If `dim` is not a multiple of `num_heads` and `key_dim` is not given.
         """
         super().__init__()
         if key_dim is None and dim % num_heads:

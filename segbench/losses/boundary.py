@@ -28,7 +28,7 @@ class BoundaryBCE(Loss):
         """Checks the options.
 
         Args:
-            num_classes: `K`; of no account here.
+            num_classes: `K`; unused here.
             ignore_index: Label that takes no part, nor do its neighbours.
             weight: Factor of this loss among the others.
             positive_weight: Factor of boundary pixels.

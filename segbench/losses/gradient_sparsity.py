@@ -30,7 +30,7 @@ class GradientSparsity(Loss):
         """Checks the options.
 
         Args:
-            num_classes: `K`; of no account here.
+            num_classes: `K`; unused here.
             ignore_index: Label that takes no part. Neighbours count if both cells hold other pixels as well.
             weight: Factor of this loss among the others.
             p: Exponent in (0, 1]; below 1, one big jump costs less than many little ones.

@@ -60,7 +60,7 @@ class ConfusionLedger(Metric):
             names: `B` names, unique within the split.
 
         Raises:
-            ValueError: If the arguments do not fit each other, or a map holds a value that is no class.
+            ValueError: If the arguments do not fit each other, or a map holds a value that is not a class id.
         """
         if not len(labels) == len(targets) == len(names):
             raise ValueError(f"{len(names)} names for {len(labels)} label maps and {len(targets)} targets")

@@ -97,8 +97,8 @@ def load_ledger(path: Path) -> SavedLedger:
         Its content.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no ledger, or damaged.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a ledger, or damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no ledger at {path}; validate or test the model to write it")

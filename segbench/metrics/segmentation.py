@@ -23,7 +23,7 @@ def confusion_matrix(labels: Tensor, targets: Tensor, num_classes: int, ignore_i
         `(K, K)` int64, rows truth, columns prediction.
 
     Raises:
-        ValueError: If shapes or types do not fit or a value is no class.
+        ValueError: If shapes or types do not fit or a value is not a class id.
     """
     if labels.shape != targets.shape:
         raise ValueError(f"labels {tuple(labels.shape)} and targets {tuple(targets.shape)} differ in shape")
@@ -111,7 +111,7 @@ class SegmentationScores(Metric):
             targets: `(B, H, W)` true classes, `ignore_index` where unlabelled.
 
         Raises:
-            ValueError: If the maps do not fit each other or hold a value that is no class.
+            ValueError: If the maps do not fit each other or hold a value that is not a class id.
         """
         self.confusion += confusion_matrix(labels, targets, self.num_classes, self.ignore_index)
 

@@ -50,7 +50,7 @@ class Schedule(LRScheduler, ABC):
         """
 
     def state_dict(self) -> dict[str, int]:
-        """Keeps the step only: everything else is configuration, and may be changed when a run goes on."""
+        """Keeps the step only: everything else is configuration, and may be changed when a run is resumed."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -29,10 +29,10 @@ def check_words(words: list[str], configured: bool = True) -> dict[str, str]:
         if not option.startswith("-"):
             continue
         if re.fullmatch(r"-c\w+", option):
-            raise ValueError(f"there is no option {option}; did you mean -{option}?")
+            raise ValueError(f"unknown option {option}; did you mean -{option}?")
         if ".init_args." in option and option.endswith(".help"):
             raise ValueError(
-                f"there is no option {option}; `segbench fit --help` lists the options of every class, and "
+                f"unknown option {option}; `segbench fit --help` lists the options of every class, and "
                 "--model.help CLASS and --data.help CLASS those of one"
             )
         if not given:
@@ -60,7 +60,7 @@ def _read_config(value: str) -> str:
         there = [file.name for file in folder.glob("*.y*ml")]
         hint = [name for name in there if Path(name).stem in near(path.stem, [Path(one).stem for one in there])]
         known = f"; did you mean {' or '.join(str(path.parent / name) for name in hint)}?" if hint else ""
-        raise ValueError(f"--config: there is no file {value}{known}")
+        raise ValueError(f"--config: file not found: {value}{known}")
     text = read_text(path)
     check_yaml(text, value)
     root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

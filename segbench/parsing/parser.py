@@ -178,7 +178,7 @@ class ExplainedParser(ArgumentParser):
         if choice := _CHOICE.search(message):
             names = choice[3].replace("'", "").split(", ")
             return Problem(
-                (), f"{choice[1]}: there is no '{choice[2]}'; {did_you_mean(choice[2], names, 'choices')}"
+                (), f"{choice[1]}: unknown value '{choice[2]}'; {did_you_mean(choice[2], names, 'choices')}"
             )
         if alone := _NO_VALUE.search(message):
             return Problem((), f"{alone[1].rpartition('/')[2]} needs a value behind it")
@@ -189,9 +189,7 @@ class ExplainedParser(ArgumentParser):
             options = self._options()
             hint = option_hint(option, options).replace("--", "")
             tops = sorted({name.partition(".")[0] for name in options})
-            return Problem(
-                (option,), f"there is no such option; {hint or did_you_mean(option, tops, 'options')}"
-            )
+            return Problem((option,), f"unknown option; {hint or did_you_mean(option, tops, 'options')}")
         if key is not None and "Unable to load config" in message:
             return Problem((key[1],), f"give its options one by one, as in --{key[1]}.NAME VALUE")
         if key is not None and action is not None:
@@ -217,7 +215,7 @@ class ExplainedParser(ArgumentParser):
         option = word.partition("=")[0]
         if option.startswith("-"):
             hint = option_hint(option.lstrip("-"), self._options())
-            return f"there is no option {option}; {hint or f'`{self._program} --help` lists the options'}"
+            return f"unknown option {option}; {hint or f'`{self._program} --help` lists the options'}"
         path = Path(word)
         if path.suffix in {".ckpt", ".safetensors"}:
             return f"'{word}' stands alone; write --checkpoint {word}"
@@ -291,8 +289,8 @@ def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) ->
 def _whole_first(hint: Any) -> Any:
     """Orders int before float in a union, of which jsonargparse takes the first that fits.
 
-    How it was written is no guide: typing keeps one `Optional[Union[...]]` for both orders, the first that any
-    module made. All other kinds keep their places: text, which fits everything, comes after the numbers.
+    The order in the source does not decide: typing caches one `Optional[Union[...]]` for both orders, the first
+    that any module made. All other types keep their places: str, which fits everything, comes last.
     """
     kinds = list(get_args(hint))
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(kinds):

@@ -9,7 +9,7 @@ from segbench.parsing.expected import alternatives, contracts, refusal
 from segbench.parsing.names import ROOMS, class_names, did_you_mean, near
 
 _VALUE = re.compile(r"(?:Got value|Given value): (.*)")
-# How jsonargparse and importlib say that there is no such class.
+# How jsonargparse and importlib report an unknown class.
 _NO_CLASS = (
     re.compile(r"Expected a dot import path string: ([^\n]*)"),
     re.compile(r"Unexpected import path format: ([^\n]*)"),
@@ -55,7 +55,7 @@ def _class_reason(kinds: Sequence[type], message: str) -> str:
             if groups.get("missing") and not f"{given}.".startswith(f"{groups['missing']}."):
                 return f"{given} cannot be imported: {found[0]}" if given else found[0]
             name = given or (f"{groups['module']}.{groups['name']}" if groups.get("name") else found[1])
-            return f"there is no class '{name}'; {_near_class(name.rpartition('.')[2], names, what)}"
+            return f"unknown class '{name}'; {_near_class(name.rpartition('.')[2], names, what)}"
     return ""
 
 

@@ -7,7 +7,7 @@ neighbours are asked below, above, right, left, the first of the nearest wins. P
 unchanged from stack to stack there; here they rest until they border one, which gives the same labels in a time
 that grows with the pixels alone, even where next to nothing is sure.
 
-Slips of the pseudo-code are mended as the code has it: a promoted pixel is mapped to the mask of its class, not
+Slips of the pseudo-code are corrected as in the code: a promoted pixel is mapped to the mask of its class, not
 to the class. Where there is neither region nor promotion, which would loop for ever, every pixel keeps its own
 best class.
 """
@@ -66,7 +66,7 @@ def dust_fill(
         `(H, W)` classes.
 
     Raises:
-        ValueError: If shapes do not fit, an option is out of range, or a probability is no number.
+        ValueError: If shapes do not fit, an option is out of range, or a probability is NaN.
     """
     filled = fill_masks(
         probabilities, regions, promote=promote, join=join, impatience=impatience, backend=backend

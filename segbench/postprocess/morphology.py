@@ -25,7 +25,7 @@ def clean_boundary(
         the image, and what closes gaps between them.
 
     Raises:
-        ValueError: If the threshold lies outside [0, 1], `expand` is negative, or a probability is no number.
+        ValueError: If the threshold lies outside [0, 1], `expand` is negative, or a probability is NaN.
     """
     if boundary.ndim != 2 or 0 in boundary.shape:
         raise ValueError(f"boundary must be (H, W) and not empty, got {boundary.shape}")

@@ -1,7 +1,7 @@
 """Which parameters of the region post-processing are best, and what they gain on images that had no say.
 
 Parameters are drawn at random from a grid (https://www.jmlr.org/papers/v13/bergstra12a.html). The gain over the
-likeliest class is that of two folds: each half of the images is labelled with what was best on the other. Its
+argmax class is that of two folds: each half of the images is labelled with what was best on the other. Its
 interval is that of a paired bootstrap over images, the choice of parameters held fixed.
 """
 
@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 
     Attributes:
         true: `(n, K)` pixels of each class.
-        predicted: `(n, T + 1, K)` labelled pixels given each class: as the likeliest first, then by T trials.
+        predicted: `(n, T + 1, K)` labelled pixels given each class: by argmax first, then by T trials.
         hit: `(n, T + 1, K)` those of them that are right.
     """
 
@@ -43,7 +43,7 @@ class Gain(NamedTuple):
     """What post-processing changes on images that its parameters were not chosen on; fractions.
 
     Attributes:
-        raw: mIoU of the likeliest classes.
+        raw: mIoU of the argmax classes.
         regions: mIoU with, in each half, what was best on the other.
         low: 2.5 % quantile of the difference over resampled images.
         high: 97.5 % quantile.
@@ -111,7 +111,7 @@ def two_fold_gain(counts: Counts, seed: int) -> Gain:
         seed: Decides on halves and resampling.
 
     Returns:
-        The gain over the likeliest classes, with its interval.
+        The gain over the argmax classes, with its interval.
 
     Raises:
         ValueError: If there is only one image.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from segbench.report.runs import SPLITS, Run, flatten
 
-# Seeds; and what is no part of the experiment: where to write, how to show, how to share the work out.
+# Seeds; and what does not belong to the experiment: where to write, how to show, how to share the work out.
 _APART = re.compile(
     r"seed_everything|experiment|runs_dir|logger|ckpt_path|(panels|predictions|checkpoints)\..*"
     r"|trainer\.(devices|num_nodes|accelerator|strategy|logger|callbacks.*|enable_.*|log_every_n_steps"

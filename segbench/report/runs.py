@@ -97,7 +97,7 @@ def find_runs(places: Iterable[Path]) -> list[Path]:
     for place in places:
         found = [card for pattern in ("", "*/", "*/*/") for card in place.glob(f"{pattern}run.json")]
         if not found:
-            raise ValueError(f"{place} is no run folder, and has none in it; give runs/EXPERIMENT or runs")
+            raise ValueError(f"{place} is not a run folder, and has none in it; give runs/EXPERIMENT or runs")
         cards |= dict.fromkeys(card.resolve() for card in found)
     return [card.parent for card in sorted(cards)]
 

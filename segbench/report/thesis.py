@@ -76,7 +76,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     """Sorts runs into comparisons in which mean shift alone differs.
 
     Args:
-        runs: Of any kind; those that are no rows of the thesis are left out, and so are lone linear decoders.
+        runs: Of any kind; those that are not rows of the thesis are left out, and so are lone linear decoders.
 
     Returns:
         One or more, or none.

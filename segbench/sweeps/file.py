@@ -54,14 +54,14 @@ def read_sweep(path: Path, trials: int | None = None, more: Sequence[str] = ()) 
         What it says.
 
     Raises:
-        ValueError: If it is no sweep, or says what is not understood.
-        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a sweep, or holds what is not understood.
+        FileNotFoundError: If the file does not exist.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no sweep file {path}")
+        raise FileNotFoundError(f"sweep file not found: {path}")
     content = read_yaml(path)
     if not isinstance(content, dict) or not content.keys() >= {"command", "method", "parameters"}:
-        raise ValueError(f"{path} is no sweep: it needs command, method and parameters")
+        raise ValueError(f"{path} is not a sweep: it needs command, method and parameters")
     for key in content.keys() - _KEYS - _IGNORED:
         near = difflib.get_close_matches(str(key), _KEYS | _IGNORED, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(_KEYS))}"
@@ -70,7 +70,7 @@ def read_sweep(path: Path, trials: int | None = None, more: Sequence[str] = ()) 
     if method not in ("grid", "random", "bayes"):
         raise ValueError(f"{path}: method is {method!r}; give grid, random or bayes")
     if not isinstance(content["parameters"], Mapping) or not content["parameters"]:
-        raise ValueError(f"{path}: parameters is no mapping of names")
+        raise ValueError(f"{path}: parameters is not a mapping of names")
     parameters = tuple(read_parameters(content["parameters"], str(path)))
     command = read_command(content["command"], more, str(path))
     metric, goal = _metric(content.get("metric"), method, command.verb, path)

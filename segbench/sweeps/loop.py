@@ -90,7 +90,7 @@ class Worker:
         return self._end(self._now, "failed", missing if status == 0 else f"status {status}: {job.error()}")
 
     def stop(self) -> None:
-        """Ends what runs; its trial waits anew."""
+        """Ends what runs; its trial waits again."""
         if self._now is not None:
             self._end(self._now, "released")
 

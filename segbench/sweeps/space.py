@@ -122,7 +122,7 @@ def read_parameters(tree: Mapping[str, Any], where: str, prefix: str = "") -> li
     for key, options in tree.items():
         name = f"{prefix}{key}"
         if not isinstance(key, str) or not _NAME.fullmatch(key):
-            raise ValueError(f"{where}: parameters.{name} is no name; write one as trainer.max_steps")
+            raise ValueError(f"{where}: parameters.{name} is not a name; write one as trainer.max_steps")
         if not isinstance(options, Mapping):
             raise ValueError(f"{where}: parameters.{name} is {options!r}; write {{value: {options!r}}}")
         if unknown := [str(option) for option in options if option not in _KNOWN]:
@@ -133,7 +133,7 @@ def read_parameters(tree: Mapping[str, Any], where: str, prefix: str = "") -> li
             nested = options["parameters"]
             if not isinstance(nested, Mapping) or not nested or len(options) > 1:
                 raise ValueError(
-                    f"{where}: parameters.{name}.parameters is no mapping of names, or not alone there"
+                    f"{where}: parameters.{name}.parameters is not a mapping of names, or not alone there"
                 )
             found += read_parameters(nested, where, f"{name}.")
         else:
@@ -200,7 +200,9 @@ def _read(name: str, options: Mapping[str, Any], where: str) -> Parameter:
     elif log and low <= 0:
         raise ValueError(f"{at}: min is {low:g}, but {distribution} needs one above 0, as in 1.0e-6")
     if low >= high:
-        raise ValueError(f"{at}: min {low:g} to max {high:g} is no range for {distribution}; give two numbers")
+        raise ValueError(
+            f"{at}: min {low:g} to max {high:g} is not a range for {distribution}; give two numbers"
+        )
     return Parameter(
         name,
         kind="int" if kind == "int" else "float",

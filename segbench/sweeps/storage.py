@@ -23,7 +23,7 @@ def exists(storage: str, name: str) -> bool:
         name: Of the study.
 
     Returns:
-        False also where there is no such file yet.
+        False also where the file does not exist yet.
 
     Raises:
         ValueError: If the storage cannot be opened.

@@ -2,7 +2,7 @@
 
 Every trial fills a numbered slot. All slots wait in the storage from the start, and taking one is a single
 atomic change there, so that no two processes run the same. Where two of them begin a sweep at the same moment,
-a slot may wait twice: the lower number counts, and the other is dropped by whoever takes it.
+a slot may wait twice: the lower number counts, and the other is dropped when it is taken.
 A process counts up every few seconds in each of its trials. A trial whose count another process has seen stand
 still for `grace_s` waits again, with its values; its run folder, which is named after the slot, has its last
 checkpoint. No times are compared between machines: clocks may differ, and be set.
@@ -145,7 +145,7 @@ class Study:
             if slot is None or self._is_double(trial.number, slot):
                 self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
                 continue
-            # Draws hang on the slot, not on who takes it nor on how often the sweep was interrupted.
+            # Draws depend on the slot, not on who takes it nor on how often the sweep was interrupted.
             self._study.sampler = self._sampler(slot)
             try:
                 self._beat(trial)
@@ -202,7 +202,7 @@ class Study:
 
         Args:
             claim: This process's.
-            state: complete, pruned, failed, or released for one that shall wait anew.
+            state: complete, pruned, failed, or released for one that shall wait again.
             value: Of a complete trial.
             note: Of a failed one.
         """
@@ -303,7 +303,7 @@ def _value(parameter: Parameter, kept: Any) -> Any:
 
 
 def _state(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.FAIL:  # without an error it was interrupted, and waits anew
+    if trial.state == TrialState.FAIL:  # without an error it was interrupted, and waits again
         return "failed" if "error" in trial.user_attrs else "waiting"
     return trial.state.name.lower()
 

@@ -1,6 +1,6 @@
-"""Runs segbench as `python -m segbench.sweeps.tethered VERB …`, and dies with whoever started it.
+"""Runs segbench as `python -m segbench.sweeps.tethered VERB …`, and dies with the process that started it.
 
-A sweep that is killed must not leave trials behind: whoever continues it would write into the same run folders.
+A sweep that is killed must not leave trials behind: a continued sweep would write into the same run folders.
 The starter holds the other end of this process's standard input, which closes however the starter ends.
 """
 

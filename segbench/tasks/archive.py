@@ -27,7 +27,7 @@ def check_archive(path: Path, longest: int = MAX_PICKLE) -> None:
         longest: Bytes that what stands beside its weights may have.
 
     Raises:
-        ValueError: If it is no ZIP, or such a one.
+        ValueError: If it is not a ZIP, or does that.
     """
     with path.open("rb") as file:
         begin = file.read(len(_BEGIN))
@@ -37,7 +37,7 @@ def check_archive(path: Path, longest: int = MAX_PICKLE) -> None:
     # Exactly at the end, where every reader of ZIPs finds it, and finds the same. Of a file that begins
     # otherwise torch reads the pickle in front, whatever archive stands behind it.
     if begin != _BEGIN or len(tail) < 22 or tail[-22:-18] != _END:
-        raise ValueError(f"{path} is damaged, or no checkpoint at all: it is no archive of torch")
+        raise ValueError(f"{path} is damaged, or no checkpoint at all: it is not an archive of torch")
     (directory,) = struct.unpack("<I", tail[-10:-6])
     if directory == 0xFFFFFFFF and tail[-98:-94] == _END_64:
         (directory,) = struct.unpack("<Q", tail[-58:-50])
@@ -85,7 +85,7 @@ def _check_pickle(pickled: bytes, most: int, path: Path) -> None:
 
 
 def check_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """Refuses weights that are no plain numbers, or claim to be more numbers than the file holds.
+    """Refuses weights that are quantised or sparse, or claim to be more numbers than the file holds.
 
     Args:
         weights: By name, as read.

@@ -33,7 +33,7 @@ class Task(L.LightningModule, ABC):
         counts: What evaluation counted, by split (`val`, `test`).
         cache_features: Views of each training image that training takes from the feature cache; 0 for none.
         views: How often, and in which windows, an image is seen in evaluation.
-        postprocess: What makes labels of probabilities in evaluation; None takes the likeliest class.
+        postprocess: What makes labels of probabilities in evaluation; None takes the argmax.
     """
 
     num_classes: int
@@ -98,7 +98,7 @@ class Task(L.LightningModule, ABC):
             `(B, K, H, W)`, at full size: large.
 
         Raises:
-            ValueError: If `image` is no batch of RGB images, or the encoder takes another size only.
+            ValueError: If `image` is not a batch of RGB images, or the encoder takes another size only.
 
         Example:
             >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
@@ -121,7 +121,7 @@ class Task(L.LightningModule, ABC):
             Labels `(B, H, W)` at the image's own resolution; uint8 for up to 256 classes.
 
         Raises:
-            ValueError: If `image` is no batch of RGB images, or stride and window do not fit each other.
+            ValueError: If `image` is not a batch of RGB images, or stride and window do not fit each other.
 
         Example:
             >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
@@ -138,7 +138,7 @@ class Task(L.LightningModule, ABC):
 
         Args:
             image: `(B, 3, H, W)` RGB, uint8, or float on the same 0..255 scale; any size.
-            top: How many of the likeliest classes to keep.
+            top: How many of the most probable classes to keep.
             out_size: `(height, width)` of the maps instead of the image's own.
 
         Returns:

@@ -36,13 +36,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         Its content, on the CPU; only a `.ckpt` holds optimiser and step.
 
     Raises:
-        ValueError: If there is no such file, or it is no segbench checkpoint.
+        ValueError: If the file does not exist, or it is not a segbench checkpoint.
     """
     path = Path(path)
     if path.is_dir():
         content: Any = _read_hub_folder(path)
     elif not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}")
+        raise ValueError(f"checkpoint not found: {path}")
     elif path.suffix == ".safetensors":
         content = read_safetensors(path)
     else:
@@ -50,7 +50,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     content = content if isinstance(content, dict) else {}
     if not all(isinstance(content.get(key), dict) for key in ("state_dict", "hyper_parameters")):
         raise ValueError(
-            f"{path} is no segbench checkpoint: state_dict and hyper_parameters are missing; "
+            f"{path} is not a segbench checkpoint: state_dict and hyper_parameters are missing; "
             "checkpoints are what `segbench fit` leaves in RUN/checkpoints"
         )
     check_weights(content["state_dict"], path)
@@ -98,7 +98,7 @@ def saved_yaml(checkpoint: dict[str, Any]) -> str | None:
 
 
 def has_training_state(checkpoint: dict[str, Any]) -> bool:
-    """Tells whether Lightning can read the file itself, and a training can go on from it.
+    """Tells whether Lightning can read the file itself, and a training can resume from it.
 
     Args:
         checkpoint: From `read_checkpoint`.
@@ -133,7 +133,7 @@ def _read_hub_folder(folder: Path) -> dict[str, Any]:
     config, weights = folder / HUB_CONFIG, folder / HUB_WEIGHTS
     if not config.is_file() or not weights.is_file():
         raise ValueError(
-            f"{folder} is no checkpoint: {HUB_CONFIG} and {HUB_WEIGHTS} are not both in it; "
+            f"{folder} is not a checkpoint: {HUB_CONFIG} and {HUB_WEIGHTS} are not both in it; "
             "give a file of RUN/checkpoints, or a folder of `segbench export --format huggingface`"
         )
     try:
@@ -178,7 +178,7 @@ def run_config(
         `seed_everything`, `experiment`, `model`, `data` and the trainer's precision, as in YAML.
 
     Raises:
-        ValueError: If there is no such configuration, or it names code that is not trusted.
+        ValueError: If the configuration does not exist, or it names code that is not trusted.
     """
     saved = saved_config(checkpoint, path)
     if saved is None:
@@ -218,7 +218,7 @@ def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -
         path: For the message.
 
     Raises:
-        ValueError: If they do not fit, or are no numbers.
+        ValueError: If they do not fit, or hold NaN or infinity.
     """
     theirs = checkpoint["state_dict"]
     classes = checkpoint["hyper_parameters"].get("num_classes")
@@ -239,7 +239,7 @@ def check_fits(model: nn.Module, checkpoint: dict[str, Any], path: str | Path) -
             )
         if theirs[name].isnan().any():
             raise ValueError(
-                f"{path} is of no use: {name} has values that are no numbers, as a training that diverged"
+                f"{path} is unusable: {name} holds NaN or infinity, as a training that diverged"
                 " leaves them; take an earlier checkpoint"
             )
 

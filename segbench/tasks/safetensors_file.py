@@ -1,7 +1,7 @@
 """Checkpoints as safetensors: weights, and the configuration as JSON in the file's metadata.
 
 Format: https://github.com/huggingface/safetensors. Such a file holds numbers and text alone: nothing in it is
-unpickled. What only a training that goes on needs (optimiser, schedule) is left out.
+unpickled. What only a resumed training needs (optimiser, schedule) is left out.
 """
 
 import json
@@ -87,7 +87,7 @@ def read_safetensors(path: Path, described: bool = True) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dictionary)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged, or no safetensors file at all: {error}") from error
     if not described:

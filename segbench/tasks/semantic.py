@@ -104,8 +104,8 @@ class SemanticTask(Task):
             upsample_to: Where an image has no whole number of patches: "padded" upsamples to the padded size
                 and crops, as Segmenter does, "image" upsamples to the image's own, as MMSegmentation does.
             postprocess: Probabilities and boundaries → labels in evaluation, such as
-                `segbench.postprocess.regions.Regions`; null takes the likeliest class of every pixel. The
-                boundary is the decoder's, or without a head for it, the edges of the likeliest classes.
+                `segbench.postprocess.regions.Regions`; null takes the argmax of every pixel. The
+                boundary is the decoder's, or without a head for it, the edges of the argmax classes.
             compile: Compile encoder, necks and decoder with torch.compile. Each new image size costs a
                 compilation, and after eight the rest runs uncompiled: set `window` where sizes vary.
             cache_features: Let a frozen encoder encode so many views of each training image once, and train on

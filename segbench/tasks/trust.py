@@ -97,7 +97,7 @@ def check_trust(
 
     Raises:
         ValueError: If a class is none of segbench's, torch's optimisers or albumentations, and its package is
-            not trusted; if it is no class, or of another kind; or if it is spelled in any other way.
+            not trusted; if it is not a class, or of another kind; or if it is spelled in any other way.
     """
     return _Check(path, trusted(trust), packages or TRUSTED).tree(config)
 
@@ -116,7 +116,7 @@ def check_run_trust(config: Any, path: str | Path, trust: str | Sequence[str] | 
     if not isinstance(config, dict) or not all(
         isinstance(config.get(key), dict) for key in ("model", "data", "trainer")
     ):
-        raise ValueError(f"{path} is no configuration of a run: model, data or trainer is none")
+        raise ValueError(f"{path} is not a configuration of a run: model, data or trainer is none")
     if "config" in config:
         raise ValueError(f"{path} is refused: it names another configuration, {printable(config['config'])}")
     check = _Check(path, trusted(trust), TRUSTED | TRAINER)
@@ -221,7 +221,7 @@ def check_classes(model: Namespace) -> None:
         for part in _as_list(model.get(f"init_args.{joint}")):
             name = part.class_path if isinstance(part, Namespace) and "class_path" in part else part
             if not isinstance(locate(name) if isinstance(name, str) else name, type):
-                raise ValueError(f"{joint}: {name} is no class")
+                raise ValueError(f"{joint}: {name} is not a class")
 
 
 class _Check:
@@ -278,7 +278,9 @@ class _Check:
             if not isinstance(options, dict) or not all(
                 isinstance(key, str) and key.isidentifier() and key.isascii() for key in options
             ):
-                raise ValueError(f"{self.path} is refused: {part} of a class are no dictionary of plain names")
+                raise ValueError(
+                    f"{self.path} is refused: {part} of a class is not a dictionary of plain names"
+                )
             if _SPEC & options.keys():
                 raise ValueError(f"{self.path} is refused: {part} of a class name a class themselves")
             checked[part] = self.tree(options, foreign=foreign)
@@ -302,17 +304,13 @@ class _Check:
             )
         vouched = package not in self.packages or _package(name, self.allowed) is not None
         if not vouched and any(part.startswith("_") for part in name.split(".")):
-            raise ValueError(
-                f"{self.path} is built with {printable(name)}, which is no class that is known here"
-            )
+            raise ValueError(f"{self.path} is built with {printable(name)}, which is not a known class")
         try:
             found = locate(name)
         except ErrorDuringImport as error:
             raise ValueError(f"{self.path} is built with {name}, which cannot be imported: {error}") from error
         if not isinstance(found, type):
-            raise ValueError(
-                f"{self.path} is built with {printable(name)}, which is no class that is known here"
-            )
+            raise ValueError(f"{self.path} is built with {printable(name)}, which is not a known class")
         if not vouched:
             self._check_contract(name, found, package)
         return package
@@ -325,7 +323,7 @@ class _Check:
         bases = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}
         if not bases & set(self.packages[package]):
             kinds = ", ".join(contract.rpartition(".")[2] for contract in self.packages[package])
-            raise ValueError(f"{self.path} is built with {name}, which is no {kinds}")
+            raise ValueError(f"{self.path} is built with {name}, which is none of {kinds}")
 
     def _text(self, text: str, foreign: bool) -> None:
         """Refuses text in which jsonargparse might find a class, a function or a file."""

@@ -28,7 +28,7 @@ from segbench.types import Batch, Prediction
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CALLBACK = "segbench.callbacks.adaptive_class_weights.AdaptiveClassWeights"
 
-# 10 crops in batches of 1. Their 30 pixels are no whole patches: images are padded, labels ignored there.
+# 10 crops in batches of 1. Their 30 pixels are no multiple of a patch: images are padded, labels ignored.
 TINY = overlay(
     {"num_images": {"train": 10, "val": 1, "test": 1}, "img_size": [30, 30], "batch_size": 1},
     {"encoder": vit()},

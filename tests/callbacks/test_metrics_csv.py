@@ -1,4 +1,4 @@
-"""metrics.csv goes on where a run goes on."""
+"""metrics.csv is continued where a run is resumed."""
 
 import csv
 

@@ -115,7 +115,7 @@ def test_what_makes_no_sense_is_refused(model):
         Start(freeze=True)
     with pytest.raises(ValueError, match=r"start.fresh: the model has no weights in 'decode'"):
         Start(fresh=["decode"]).setup(None, model, "fit")
-    with pytest.raises(ValueError, match=r"there is no checkpoint nowhere.ckpt"):
+    with pytest.raises(ValueError, match=r"checkpoint not found: nowhere.ckpt"):
         Start("nowhere.ckpt").setup(None, model, "fit")
     Start("nowhere.ckpt").setup(None, model, "test")
 

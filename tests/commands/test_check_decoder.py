@@ -102,8 +102,8 @@ def test_necks_come_in_between(folder, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["my_decoders.Nobody"], "there is no class 'my_decoders.Nobody'"),
-        (["nowhere.MyDecoder"], "there is no class 'nowhere.MyDecoder'"),
+        (["my_decoders.Nobody"], "unknown class 'my_decoders.Nobody'"),
+        (["nowhere.MyDecoder"], "unknown class 'nowhere.MyDecoder'"),
         (["segbench.necks.mean_shift.MeanShift"], "MeanShift is not one of the Decoder classes"),
         (["segbench.decoders.base.Decoder"], "abstract"),
         (["my_decoders.MyDecoder", "--init_args.widht", "16"], "did you mean width?"),
@@ -114,7 +114,7 @@ def test_necks_come_in_between(folder, capsys):
         (["my_decoders.NoInfo"], "its constructor takes (info, num_classes, …)"),
         (["my_syntax.Any"], "my_syntax.py, line 2: "),
         (["my_names.Any"], "my_names.py, line 3: NameError: name 'undefined' is not defined; fix the file"),
-        (["my_decoders.MyDecoder", "--only", "speed"], "there is no check speed; choose among patch-16"),
+        (["my_decoders.MyDecoder", "--only", "speed"], "unknown check speed; choose among patch-16"),
         (["my_decoders.MyDecoder", "--necks+=segbench.decoders.linear.LinearDecoder"], "Neck classes"),
         ([], "CLASS_PATH must be given"),
     ],

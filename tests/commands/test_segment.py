@@ -74,7 +74,7 @@ def test_nothing_is_written_over(tmp_path, checkpoint, capsys):
     with pytest.raises(SystemExit):
         main([*command, str(tmp_path / "in")])
     assert "is a photograph and would be written over" in capsys.readouterr().err
-    for _ in range(2):  # the second time, what the first wrote is no photograph
+    for _ in range(2):  # the second time, what the first wrote is not a photograph
         main([*command, str(tmp_path / "in" / "labelled")])
         assert "3 of 3" in capsys.readouterr().out
     assert (
@@ -85,7 +85,7 @@ def test_nothing_is_written_over(tmp_path, checkpoint, capsys):
 
 def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, checkpoint, capsys):
     photograph(tmp_path / "good.png")
-    (tmp_path / "bad.jpg").write_bytes(b"this is no JPEG")
+    (tmp_path / "bad.jpg").write_bytes(b"this is not a JPEG")
     with pytest.raises(SystemExit) as stop:
         main(["segment", "--checkpoint", str(checkpoint), str(tmp_path), "--out", str(tmp_path / "out")])
     assert stop.value.code == 1
@@ -118,7 +118,7 @@ def test_each_file_is_labelled_or_named(tmp_path, checkpoint, capsys):
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["nothing.jpg"], "there is no photograph nothing.jpg"),
+        (["nothing.jpg"], "image not found: nothing.jpg"),
         (["."], "no photographs"),
         (["one.png", "--window", "[32, 32]", "--stride", "[64, 64]"], "stride"),
         (["one.png", "--stride", "64"], "stride"),
@@ -127,7 +127,7 @@ def test_each_file_is_labelled_or_named(tmp_path, checkpoint, capsys):
         (["one.png", "--batch_size", "0"], "batch_size must be at least 1"),
         (["one.png", "--opacity", "2"], "opacity"),
         (["one.png", "--device", "abacus"], "abacus"),
-        (["one.png", "--device", "mps"], "there is no mps here; choose cpu"),
+        (["one.png", "--device", "mps"], "mps is not available; choose cpu"),
     ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, checkpoint, more, expected):

@@ -1,4 +1,4 @@
-"""`segbench segment` goes on where it was stopped, and destroys nothing."""
+"""`segbench segment` resumes where it was stopped, and destroys nothing."""
 
 import errno
 import json
@@ -76,7 +76,7 @@ def test_goes_on_and_ends_with_the_same_files(tmp_path, checkpoint, photos, monk
         with pytest.raises(SystemExit) as stop:
             run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
     assert stop.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     before = times(tmp_path / "out")
     run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
     assert "6 of 6 photographs" in (said := capsys.readouterr().out)

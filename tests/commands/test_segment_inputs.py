@@ -89,7 +89,7 @@ def test_patterns_folders_and_files_each_once(tmp_path, monkeypatch, checkpoint,
 def test_a_folder_is_its_own_output(tmp_path, checkpoint, capsys):
     image = np.zeros((24, 32, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "one.jpg"), image)
-    for _ in range(2):  # its own PNGs are no photographs the second time
+    for _ in range(2):  # its own PNGs are not photographs the second time
         run(checkpoint, tmp_path, "--out", tmp_path)
         assert "1 of 1 photographs" in capsys.readouterr().out
 

@@ -37,7 +37,7 @@ def test_a_twin_is_read_by_the_data_module_of_the_real_one(dataset, tmp_path, ca
     options = ["--images", "2", "--size", "[48, 40]"]
     main(["synth", "--dataset", dataset, "--root", str(tmp_path / "twin"), *options])
     assert str(tmp_path / "twin") in capsys.readouterr().out
-    # Drawn scenes lie as those of a folder do, which is what reads them when they are not drawn anew.
+    # Drawn scenes lie as those of a folder do, which is what reads them when they are not drawn again.
     cls = find("folder" if dataset == "synthetic" else dataset)
     data = cls(tmp_path / "twin", num_workers=0)
     present = set()

@@ -125,10 +125,10 @@ def test_any_decoder_takes_regions_at_test_time(tmp_path, monkeypatch):
             "needs 2 validation images or more, not 1",
         ),
         (["--data.init_args.num_classes", "4"], "was trained with other classes than the data have"),
-        (["--device", "mps"], "there is no mps here"),
+        (["--device", "mps"], "mps is not available"),
         (["--out", "there"], "stays as it is"),
         (["--out", "there/tuning.md"], "File exists: there/tuning.md"),
-        (["--checkpoint", "nowhere.ckpt"], "there is no checkpoint nowhere.ckpt"),
+        (["--checkpoint", "nowhere.ckpt"], "checkpoint not found: nowhere.ckpt"),
     ],
 )
 def test_mistakes(checkpoint, tmp_path, monkeypatch, capsys, more, expected):

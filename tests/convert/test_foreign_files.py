@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or not the one they are taken for: one line, nothing run or written."""
+"""Files that are not checkpoints, or not the ones they are taken for: one line, nothing run or written."""
 
 import os
 import pickle
@@ -161,7 +161,7 @@ def test_nineteen_classes_where_the_configuration_says_150(run, capsys):
         ("a: !!python/object/apply:os.mkdir [executed]", "could not determine a constructor"),
         ("a: !!python/tuple [[1], 2]", "a tuple of plain values is expected"),
         ("a: [1", "is not read"),
-        ("just text", "is no variant.yml"),
+        ("just text", "is not a variant.yml"),
     ],
 )
 def test_other_tags_and_other_files_in_place_of_variant_yml(run, capsys, text, message):
@@ -187,7 +187,7 @@ def test_no_variant_yml(run, capsys):
         ("decoder", {"name": "linear"}, "is with a mask transformer, other than"),
         ("decoder", {"name": "mask_transformer", "n_layers": 1}, "decoder.n_layers is 1, but the weights are"),
         ("patch_size", "16", "patch_size is '16', where a int is expected"),
-        ("image_size", (32, 48), "4 patches is no grid of 2×3"),
+        ("image_size", (32, 48), "4 patches is not a grid of 2×3"),
         ("image_size", (32, -32), "image_size is (32, -32), where one or two positive numbers"),
         ("normalization", "imagenet", "normalization is 'imagenet'; known are vit, deit"),
     ],
@@ -208,9 +208,9 @@ def test_what_is_there_is_not_written_over(run, capsys):
 def test_no_such_file_and_wrong_class_names(run, capsys):
     (run / "names.txt").write_text("sky\nroad\n")
     assert "must name 4 classes" in refused(run, capsys, "--classes", str(run / "names.txt"))
-    assert "there is no file" in refused(run, capsys, "--classes", str(run / "nowhere.txt"))
+    assert "file not found: " in refused(run, capsys, "--classes", str(run / "nowhere.txt"))
     (run / "checkpoint.pth").unlink()
-    assert "there is no checkpoint" in refused(run, capsys)
+    assert "checkpoint not found: " in refused(run, capsys)
 
 
 def test_stopped_in_the_middle(run, capsys, monkeypatch):

@@ -128,7 +128,7 @@ def test_training_goes_on_as_there(tmp_path, version):
 
 
 def test_the_loss_sees_the_unpadded_size(mask):
-    """Labels of a crop that is no whole number of patches are not padded, as logits are not."""
+    """Labels of a crop that is not a whole number of patches are not padded, as logits are not."""
     model, task = mask[0], deepcopy(mask[1])
     image, label = photograph(70, 101), torch.randint(0, 5, (1, 70, 101))
     label[0, :10] = 255
@@ -331,7 +331,7 @@ def test_a_file_of_mmengine_made_plain_keeps_names_and_configuration(tmp_path, c
         ("num_layers=1", "num_layers=12", "num_layers is 12; known here is 1"),
         ("backbone=dict(", "backbone=make(", "backbone.img_size is computed"),
         ("norm_cfg=dict(type='LN', eps=1e-06", "norm_cfg=dict(eps=10**-6", "norm_cfg.eps is computed"),
-        ("dataset_type", "model['backbone']['drop_path_rate'] = 0\ndataset_type", "is no assignment"),
+        ("dataset_type", "model['backbone']['drop_path_rate'] = 0\ndataset_type", "is not an assignment"),
         ("img_norm_cfg = dict(", "unused = dict(", "mean and std of pixels are not in the configuration"),
         (
             "    test_cfg=",

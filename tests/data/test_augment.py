@@ -137,7 +137,7 @@ def through_yiq(image, shift, contrast, saturation, hue):
     for place in np.ndindex(image.shape[:2]):
         luma, i, q = colorsys.rgb_to_yiq(*((image[place].astype(float) + shift) * contrast / 255))
         turned = complex(i, q) * saturation * np.exp(-1j * np.radians(hue))
-        # colorsys clips colours to [0, 1], so the way back is written out.
+        # colorsys clips colours to [0, 1], so the inverse is written out.
         out[place] = np.linalg.solve(
             [[0.3, 0.59, 0.11], [0.599, -0.2773, -0.3217], [0.213, -0.5251, 0.3121]],
             [luma, turned.real, turned.imag],

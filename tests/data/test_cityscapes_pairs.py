@@ -173,7 +173,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def found(monkeypatch):
-    """Counts how often labels are found anew."""
+    """Counts how often labels are found again."""
     calls = []
 
     def count(colors):

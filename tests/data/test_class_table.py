@@ -176,8 +176,8 @@ def test_an_unknown_colour_is_named_with_its_count_and_the_remedy_works(tmp_path
     assert "\n" not in text
     assert str(tmp_path / "masks/train/a.png") in text
     assert "--data.init_args.ignore+='[12 3 4, 9 9 9]'" in text
-    mended = labels(folder(tmp_path, painted, palette=COLORS, ignore=["12 3 4", "9 9 9"]))
-    assert mended == [[255] * 5] * 2 + [[255, 0, 0, 0, 0]] + [[0] * 5] * 3
+    fixed = labels(folder(tmp_path, painted, palette=COLORS, ignore=["12 3 4", "9 9 9"]))
+    assert fixed == [[255] * 5] * 2 + [[255, 0, 0, 0, 0]] + [[0] * 5] * 3
 
 
 def test_smoothed_masks_are_recognised(tmp_path):
@@ -202,10 +202,10 @@ def test_one_colour_for_two_classes_matters_in_painted_masks_only(tmp_path):
     [
         (
             {"merge": {"vehicle": ["car", "tram"]}},
-            "merge: vehicle: there is no class 'tram'; classes are bus, car",
+            "merge: vehicle: unknown class 'tram'; classes are bus, car",
         ),
         ({"merge": {"a": ["car"], "b": ["car"]}}, "'car' goes to 'a' and to 'b'"),
-        ({"ignore": ["voids"]}, "ignore: there is no class 'voids'"),
+        ({"ignore": ["voids"]}, "ignore: unknown class 'voids'"),
         ({"ignore": NAMES}, "none is left of 5"),
         ({"palette": COLORS[:2]}, "palette has 2 colours for 5 classes"),
         ({"classes": ["1 2 3 a"], "palette": [(0, 0, 0)]}, "both give colours"),

@@ -120,7 +120,7 @@ def test_masks_missing_before_training_starts(root):
 def test_masks_missing_in_the_test_split_are_said_before_training_and_stop_only_tests(root):
     (root / "masks/test/0.png").unlink()
     data = module(root)
-    with pytest.warns(UserWarning, match=r"training goes on, .*images/test/0\.png has no mask"):
+    with pytest.warns(UserWarning, match=r"training continues, .*images/test/0\.png has no mask"):
         data.setup("fit")
     with pytest.raises(ValueError, match=r"images/test/0\.png has no mask"):
         data.setup("test")
@@ -259,7 +259,7 @@ def test_left_out_images_must_be_there(root):
     data = module(root, exclude=exclude)
     assert [len(data.dataset(split)) for split in ("train", "val", "test")] == [2, 1, 1]
     for wrong in ("train/0.png", "masks/train/0.png", "masks/val/0.png", "classes.txt"):
-        message = rf"exclude: {wrong} and 0 others are no images: .* as in images/train/0\.png"
+        message = rf"exclude: {wrong} and 0 others are not images: .* as in images/train/0\.png"
         with pytest.raises(ValueError, match=message) as error:
             module(root, exclude=[wrong]).dataset("train")
         one_line(error)

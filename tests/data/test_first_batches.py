@@ -30,7 +30,7 @@ def test_sound_labels_pass_in_silence():
 
 
 def test_a_label_that_is_no_class_is_refused_with_its_image():
-    with pytest.raises(ValueError, match=r"label 99 of image 1 is no class \(0\.\.2\).*fill_mask"):
+    with pytest.raises(ValueError, match=r"label 99 of image 1 is not a class \(0\.\.2\).*fill_mask"):
         FirstBatches(SPEC).look(batch([0, 1, 2], [0, 99, 2]))
 
 

@@ -118,7 +118,7 @@ def test_a_grey_ramp_is_grey_although_black_is_another_class(tmp_path):
 @pytest.mark.parametrize(
     ("palette", "shown"),
     [
-        ([COLORS[0], COLORS[2], (255, 255, 255), (9, 9, 9)], (0, 1, 2)),  # white is no class
+        ([COLORS[0], COLORS[2], (255, 255, 255), (9, 9, 9)], (0, 1, 2)),  # white is not a class
         ([COLORS[1], COLORS[0], *VOC[1:]], (0, 1)),  # the others are not shown
         ([COLORS[1], COLORS[0]] + [COLORS[1]] * 15, (0, 1, 20)),  # 20 has no colour
     ],

@@ -180,7 +180,7 @@ def test_missing_lists(root):
     ("splits", "message"),
     [
         ({"val": 0.1, "train": "training"}, "mixes folders, text files and shares"),
-        ({"validation": "val"}, "there is no split 'validation'"),
+        ({"validation": "val"}, "unknown split 'validation'"),
         ({"train": 0.8}, "give the shares of val and test"),
         ({"val": 0.6, "test": 0.4}, "the rest is for training"),
         ({"val": -0.1}, "give the shares"),

@@ -83,8 +83,8 @@ def test_masks_that_were_converted_already_are_named():
     assert not errors(diagnose(records([0, 1, 3], [2, 3, 1]), spec, OPTIONS))
     found = errors(diagnose(records([0, 1, 8], [2, 10, 13]), CITYSCAPES_SPEC, OPTIONS))["trainIds for labelIds"]
     assert not found.options
-    mended = replace(CITYSCAPES_SPEC, remap={**CITYSCAPES_SPEC.remap, **{i: i for i in range(19)}})
-    assert "trainIds for labelIds" not in errors(diagnose(records([0, 1, 8, 255], [2, 13]), mended, OPTIONS))
+    fixed = replace(CITYSCAPES_SPEC, remap={**CITYSCAPES_SPEC.remap, **{i: i for i in range(19)}})
+    assert "trainIds for labelIds" not in errors(diagnose(records([0, 1, 8, 255], [2, 13]), fixed, OPTIONS))
 
 
 def test_training_ids_among_label_ids_are_named():

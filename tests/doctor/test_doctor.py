@@ -423,7 +423,7 @@ def sound(tmp_path):
 
 
 @pytest.mark.parametrize(("plant", "name", "file"), PLANTED, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_planted_fault_is_found_named_and_mended(sound, tmp_path, capsys, plant, name, file):
+def test_a_planted_fault_is_found_named_and_fixed(sound, tmp_path, capsys, plant, name, file):
     plant(sound)
     config, fix = sound.yaml(tmp_path / "mine.yaml"), tmp_path / "fix.yaml"
     status, said = doctor(capsys, "--config", config, "--fix", fix)
@@ -433,7 +433,7 @@ def test_a_planted_fault_is_found_named_and_mended(sound, tmp_path, capsys, plan
     assert {line.split(":")[0] for line in found} == {f"{level}  {name}"}, said
     assert file is None or f"    {file}\n" in said
     # What is printed beside the finding is what is written.
-    printed = said.split("mended by\n")[1].split("\n\n")[0]
+    printed = said.split("fixed by\n")[1].split("\n\n")[0]
     lines = [line[4:] for line in printed.splitlines() if line.startswith("    ")]
     if len(found) == 1:
         assert yaml.safe_load("\n".join(lines)) == yaml.safe_load(fix.read_text())
@@ -636,7 +636,7 @@ def unknown_color(d):
 
 
 def half_painted(d):
-    """Palettes in another order: a remap would mend them, and spoil the painted masks."""
+    """Palettes in another order: a remap would fix them, and spoil the painted masks."""
     palette_order(d)
     colors = np.array(d.options["palette"], np.uint8)
     for path, mask in d.masks()[::2]:
@@ -705,7 +705,7 @@ def test_what_files_leave_open_is_said_in_words_alone(sound, tmp_path, capsys, p
     assert status == 1
     assert f"error  {name}: " in said, said
     assert text in said, said
-    assert "mended by" not in said
+    assert "fixed by" not in said
     assert not fix.exists()
 
 
@@ -796,7 +796,7 @@ def test_exif_is_no_fault_where_masks_were_turned_as_well(sound, tmp_path, capsy
     assert "warning  EXIF orientation: " in doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))[1]
 
 
-def test_several_faults_are_mended_by_one_overlay(sound, tmp_path, capsys):
+def test_several_faults_are_fixed_by_one_overlay(sound, tmp_path, capsys):
     one_based(sound)
     missing_mask(sound)
     damaged_image(sound)

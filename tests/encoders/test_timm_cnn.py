@@ -156,7 +156,7 @@ def test_no_weights_are_fetched_where_a_checkpoint_follows():
             {"model_name": "resnet18", "levels": [1, 3]},
             r"have strides \[4, 16\], which do not double; choose levels",
         ),
-        ({"pretrained": "nowhere.pth"}, "there is no file nowhere.pth"),
+        ({"pretrained": "nowhere.pth"}, "file not found: nowhere.pth"),
     ],
 )
 def test_mistakes(options, message):

@@ -295,7 +295,7 @@ def test_no_weights_are_fetched_where_a_checkpoint_follows():
         ({"model_name": "resnet18"}, "not a vision transformer"),
         ({"depths": [12]}, "blocks 0 to 11"),
         ({"depths": []}, "blocks 0 to 11"),
-        ({"pretrained": "nowhere.pth"}, "there is no file nowhere.pth"),
+        ({"pretrained": "nowhere.pth"}, "file not found: nowhere.pth"),
     ],
 )
 def test_mistakes(options, message):

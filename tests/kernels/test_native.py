@@ -132,7 +132,7 @@ for length, width in ((1, 1), (130, 24), (97, 33)):
 
 
 @compiled
-@pytest.mark.slow  # compiles everything anew, with the sanitiser
+@pytest.mark.slow  # compiles everything again, with the sanitiser
 def test_c_does_nothing_that_the_language_leaves_open(tmp_path):
     compiler = compiler_with("-O0 -fsanitize=undefined -fno-sanitize-recover=undefined", tmp_path)
     probe = tmp_path / "probe.c"

@@ -19,7 +19,7 @@ def features(info, grid):
     [
         (16, (4, 8, 16, 32), (6, 12, 24, 24)),
         (8, (2, 4, 8, 16), (6, 12, 24, 24)),
-        (14, (7, 14, 28), (12, 24, 24)),  # a quarter of 14 is no whole number
+        (14, (7, 14, 28), (12, 24, 24)),  # a quarter of 14 is not a whole number
         (7, (7, 14), (24, 24)),
     ],
 )

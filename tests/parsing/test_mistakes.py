@@ -41,8 +41,8 @@ def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 # Options that do not exist: of this package at any depth, and of other tools.
 OPTIONS = {
-    "--model.init_args.decodr x": "model.init_args.decodr: there is no such option; did you mean decoder",
-    "--data.init_args.img_sze [3,3]": "data.init_args.img_sze: there is no such option; did you mean img_size",
+    "--model.init_args.decodr x": "model.init_args.decodr: unknown option; did you mean decoder",
+    "--data.init_args.img_sze [3,3]": "data.init_args.img_sze: unknown option; did you mean img_size",
     "--data.init_args.batchsize 3": "did you mean batch_size?",
     "--model.init_args.encoder.init_args.model x": "did you mean model_name?",
     "--model.init_args.optimizer.init_args.learning_rate 1": "did you mean lr?",
@@ -61,7 +61,7 @@ OPTIONS = {
     "--max_steps 4": "did you mean --trainer.max_steps?",
     "--epochs 4": "did you mean --trainer.max_epochs?",
     "--gpus 4": "did you mean --trainer.devices?",
-    "--seed 4": "there is no option --seed; did you mean --seed_everything?",
+    "--seed 4": "unknown option --seed; did you mean --seed_everything?",
     "--workers 4": "did you mean --data.init_args.num_workers?",
     "--data_dir x": "did you mean --data.init_args.root?",
     "--output x": "did you mean --runs_dir?",
@@ -69,8 +69,8 @@ OPTIONS = {
     "--fp16": "did you mean --trainer.precision 16-mixed?",
     "--wandb": "did you mean --logger wandb?",
     "--decoder linear": "did you mean --model.init_args.decoder?",
-    "--quux 1": "there is no option --quux; `segbench fit --help` lists the options",
-    "--trainer.max_step 3": "there is no option --trainer.max_step; did you mean --trainer.max_steps?",
+    "--quux 1": "unknown option --quux; `segbench fit --help` lists the options",
+    "--trainer.max_step 3": "unknown option --trainer.max_step; did you mean --trainer.max_steps?",
     "--trainer.max_steps": "--trainer.max_steps needs a value",
     "mine.yaml": "write --config mine.yaml",
     "--model.init_args.decoder.help LinearDecoder": "`segbench fit --help` lists the options of every class",
@@ -84,20 +84,19 @@ def test_options_that_do_not_exist_name_the_near_one(tiny, capsys, words):
 
 # Values that an option does not take.
 VALUES = {
-    "model.init_args.decoder=linear": "there is no class 'linear'; did you mean LinearDecoder? "
+    "model.init_args.decoder=linear": "unknown class 'linear'; did you mean LinearDecoder? "
     "Decoder classes are AttentionUNet, LinearDecoder, MaskTransformer, ",
     "model.init_args.decoder=mask": "did you mean MaskTransformer?",
     "model.init_args.decoder=unet": "did you mean PatchUNet or AttentionUNet?",
     "model.init_args.decoder=segbench.decoders.linar.LinearDecoder": "did you mean LinearDecoder?",
-    "model.init_args.decoder=Poly": "there is no class 'Poly'; Decoder classes are ",
+    "model.init_args.decoder=Poly": "unknown class 'Poly'; Decoder classes are ",
     "model.init_args.decoder=segbench.optim.schedules.Poly": "Poly is not one of the Decoder",
-    "model.init_args.optimizer=adamw": "there is no class 'adamw'; did you mean AdamW?",
+    "model.init_args.optimizer=adamw": "unknown class 'adamw'; did you mean AdamW?",
     "model.init_args.schedule=cosine": "did you mean Cosine? Schedule classes are Cosine, Poly",
-    "model.init_args.losses=[dice]": "there is no class 'dice'; did you mean Dice?",
+    "model.init_args.losses=[dice]": "unknown class 'dice'; did you mean Dice?",
     "model.init_args.losses=Dice": "give a list of Loss classes",
-    "model.init_args.losses=[{class_path: Dice, init_args: {wight: 2}}]": "init_args.wight: there is no such "
-    "option; did you mean weight?",
-    "model.class_path=semantic": "model: there is no class 'semantic'; did",
+    "model.init_args.losses=[{class_path: Dice, init_args: {wight: 2}}]": "init_args.wight: unknown option; did you mean weight?",
+    "model.class_path=semantic": "model: unknown class 'semantic'; did",
     "checkpoints=null": "checkpoints: give its options one by one, as in --checkpoints.NAME VALUE",
     "model=semantic": "did you mean SemanticTask?",
     "data=folder": "did you mean FolderDataModule?",
@@ -123,8 +122,8 @@ VALUES = {
     "data.init_args.batch_size=null": "data.init_args.batch_size: give a whole number; got null",
     "logger=null": "logger: give one of csv, tensorboard, wandb; got null",
     # Trainer's own
-    "trainer.accelerator=gpus": "there is no accelerator 'gpus'; did you mean gpu?",
-    "trainer.strategy=dpp": "there is no strategy 'dpp'; did you mean ddp?",
+    "trainer.accelerator=gpus": "unknown accelerator 'gpus'; did you mean gpu?",
+    "trainer.strategy=dpp": "unknown strategy 'dpp'; did you mean ddp?",
     "trainer.devices=two": "give auto, a number from 1, or a list of devices as in [0, 1]; got two",
     "trainer.devices=[0, 1]": "on the CPU give a number of processes",
 }
@@ -147,7 +146,7 @@ def test_an_accelerator_that_is_not_there_names_the_cpu(tiny, capsys, monkeypatc
 
 # In files: with the file and the line that hold the value, of whichever file it is.
 FILES = {
-    "model:\n  init_args:\n    decodr: x\n": "decodr: there is no such option; did you mean decoder",
+    "model:\n  init_args:\n    decodr: x\n": "decodr: unknown option; did you mean decoder",
     "trainer:\n  # a comment\n  max_stps: 3\n": "did you mean trainer.max_steps",
     "trainer:\n\n  max_steps: 1e3\n": "write 1000",
     "model:\n  init_args:\n    optimizer: null\n": "give a class of kind Optimizer; got null",
@@ -195,7 +194,7 @@ def test_files_that_are_no_configuration(tiny, capsys, text, told):
 
 def test_files_that_are_not_there(tiny, capsys):
     line = refuse(capsys, "fit", "--config", "tny.yaml")
-    assert line == "--config: there is no file tny.yaml; did you mean tiny.yaml?"
+    assert line == "--config: file not found: tny.yaml; did you mean tiny.yaml?"
     assert "is a folder; give a YAML file; it holds tiny.yaml" in refuse(capsys, "fit", "--config", ".")
 
 
@@ -275,14 +274,14 @@ def test_doctor_names_the_file_although_it_reads_a_part(tiny, capsys):
 OTHERS = {
     "test runs/a/best.ckpt": "write --checkpoint runs/a/best.ckpt",
     "validate --chekpoint x": "did you mean --checkpoint",
-    "segment --checkpint x a --out b": "there is no option --checkpint; did you mean --checkpoint?",
+    "segment --checkpint x a --out b": "unknown option --checkpint; did you mean --checkpoint?",
     "export --checkpoint x --format onx --out y": "give one of safetensors, onnx, pt2, huggingface; got onx; "
     "did you mean onnx?",
     "report": "--out and RUNS must be given",
-    "bench modls": "there is no 'modls'; did you mean models?",
+    "bench modls": "unknown value 'modls'; did you mean models?",
     "doctor --config tiny.yaml --data.init_args.img_sze 3": "did you mean img_size",
     "doctor --config tiny.yaml --data_dir x": "did you mean --data.init_args.root?",
-    "check-decoder LinearDecodr": "there is no class 'LinearDecodr'; did you mean LinearDecoder?",
+    "check-decoder LinearDecodr": "unknown class 'LinearDecodr'; did you mean LinearDecoder?",
     "fit": "data and model missing; give them by --config experiments/NAME.yaml",
 }
 

@@ -88,7 +88,7 @@ def test_masks_cover_the_image_once_and_labels_are_the_argmax_of_their_sums(back
             assert sums[label] >= sums.max() * (1 - 1e-9)
         promoted = masks >= count
         np.testing.assert_array_equal(labels[promoted], masks[promoted] - count)
-        # Whoever joined did so beside a pixel of that mask.
+        # Every pixel that joined lies beside a pixel of that mask.
         touching = np.zeros(masks.size, bool)
         for one, other in neighbours(masks.shape):
             if masks.flat[one] == masks.flat[other]:

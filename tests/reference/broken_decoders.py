@@ -92,7 +92,7 @@ class LeakWithoutGradient(Sound):
 
 
 class LeakBesideBatchNorm(Sound):
-    """A norm over the batch is no excuse for what else is mixed."""
+    """A norm over the batch does not excuse other mixing."""
 
     def __init__(self, info: FeatureInfo, num_classes: int) -> None:
         super().__init__(info, num_classes)

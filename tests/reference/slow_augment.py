@@ -6,7 +6,7 @@ import numpy as np
 def window_of_resized(picture, factors, start, size):
     """Resizes by two factors, then cuts `size` pixels out, the first at `start`, which may be fractional.
 
-    A pixel is a mixture of the four around its place in the picture; outside, the border goes on.
+    A pixel is a mixture of the four around its place in the picture; outside, the border is repeated.
     """
     places = [
         (first + np.arange(count) + 0.5) / factor - 0.5

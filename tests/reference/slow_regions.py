@@ -1,4 +1,4 @@
-"""FLOOD, SEGMENT and DUST_FILL word for word, with the slips of the pseudo-code mended; masks and stacks."""
+"""FLOOD, SEGMENT and DUST_FILL word for word, with the slips of the pseudo-code fixed; masks and stacks."""
 
 import numpy as np
 

@@ -181,7 +181,7 @@ def test_other_data_and_settings_are_never_mixed_into_one_row(place, capsys):
     assert "cannot be compared value by value" in text
 
 
-@pytest.mark.parametrize(("damage", "told"), [("{", "run.json is damaged"), (None, "is no run folder")])
+@pytest.mark.parametrize(("damage", "told"), [("{", "run.json is damaged"), (None, "is not a run folder")])
 def test_what_is_no_run_is_told_in_a_line(place, capsys, damage, told):
     folder = write_run(Path("runs/x/a"))
     (folder / "run.json").unlink() if damage is None else (folder / "run.json").write_text(damage)

@@ -218,7 +218,7 @@ def test_a_sweep_killed_twice_repeats_no_trial_and_goes_on_within_one(place):
     after = cards()
     assert after.keys() == {"trial-0001", "trial-0002", "trial-0003"}
     assert after["trial-0002"] == first
-    assert after["trial-0001"]["checkpoint"].endswith("trial-0001/checkpoints/last.ckpt")  # it went on
+    assert after["trial-0001"]["checkpoint"].endswith("trial-0001/checkpoints/last.ckpt")  # it resumed
     for number, card in enumerate(after.values(), 1):
         assert card["finished"]
         assert [entry["step"] for entry in card["history"]] == list(range(3, 61, 3))
@@ -250,7 +250,7 @@ def test_run_folders_of_another_storage_are_not_touched(place, capsys):
 
 
 WRONG = {
-    "no file": (["nothing.yaml"], "there is no sweep file nothing.yaml"),
+    "no file": (["nothing.yaml"], "sweep file not found: nothing.yaml"),
     "no worker": (["table.yaml", "--workers", "0"], "workers is 0"),
     "no trial": (["table.yaml", "--trials", "0"], "trials is 0"),
     "a path for a name": (["table.yaml", "--study", "../x"], "becomes a folder"),

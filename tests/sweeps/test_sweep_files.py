@@ -234,14 +234,14 @@ REFUSED = {
         {"parameters": {"a": {"distribution": "log_normal", "mu": 1000}}},
         "are none of a log_normal",
     ),
-    "odds that are no odds": (
+    "odds that are not probabilities": (
         {"parameters": {"a": {"values": [1, 2], "probabilities": [0.5, 0.6]}}},
         "give one for each value, 1 in all",
     ),
     "a date": ({"parameters": {"a": {"value": date(2024, 1, 1)}}}, "quote a date"),
     "not a number": ({"parameters": {"a": {"values": [float("nan")]}}}, "give numbers that are finite"),
     "no end": ({"parameters": {"a": {"min": 0.0, "max": float("inf")}}}, "give a finite number"),
-    "nothing nested": ({"parameters": {"a": {"parameters": None}}}, "is no mapping of names"),
+    "nothing nested": ({"parameters": {"a": {"parameters": None}}}, "is not a mapping of names"),
     "a name that is none": ({"parameters": {"--a": {"value": 1}}}, "write one as trainer.max_steps"),
     "a number for a name": ({"parameters": {1: {"value": 1}}}, "write one as trainer.max_steps"),
     "a grid beyond measure": ({"parameters": {"a": {"min": 0, "max": 10**9}}}, "1,000,000,001 values"),
@@ -370,7 +370,7 @@ def test_exponents_that_look_like_values_are_said(options, told):
         ({"min": 1.0, "max": 0.1}, "min 1 is above max 0.1; swap them"),
         ({"distribution": "log_uniform_values", "min": 0, "max": 0.1}, "needs one above 0"),
         ({"distribution": "q_log_uniform_values", "min": -1, "max": 0.1}, "needs one above 0"),
-        ({"distribution": "uniform", "min": 1, "max": 1}, "is no range"),
+        ({"distribution": "uniform", "min": 1, "max": 1}, "is not a range"),
     ],
 )
 def test_ranges_the_wrong_way_round(options, told):

@@ -92,8 +92,8 @@ LINEAR = "segbench.decoders.linear.LinearDecoder"
         ("decoder", {"class_path": "torch.nn.Linear"}, "none of segbench's"),
         ("decoder", {"class_path": "segbench.decoders.linear.nn.Linear"}, "leads out of segbench"),
         ("decoder", {"class_path": "segbench.atomic.Path", "init_args": {}}, "leads out of segbench"),
-        ("decoder", {"class_path": "segbench.cli.main", "init_args": {"args": ["fit"]}}, "is no class"),
-        ("decoder", {"class_path": "segbench.something.else_again"}, "is no class"),
+        ("decoder", {"class_path": "segbench.cli.main", "init_args": {"args": ["fit"]}}, "is not a class"),
+        ("decoder", {"class_path": "segbench.something.else_again"}, "is not a class"),
         ("decoder", {"class_path": "segbench.encoders.conv.ConvEncoder"}, "Decoder"),
         ("decoder", {"class_path": ["stranger.call"]}, "is damaged"),
         ("decoder", '{"class_path": "stranger.call"}', "is damaged"),
@@ -191,7 +191,7 @@ def test_packages_of_the_users_own_are_trusted_by_name(stranger, honest, capsys)
     with pytest.raises(SystemExit):
         main(["test", "--trust", "stranger"])
     assert "give --checkpoint CKPT" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="is no class"):  # trusted, but still no function
+    with pytest.raises(ValueError, match="is not a class"):  # trusted, but still no function
         segbench.load(tamper(honest, decoder="stranger.call"), trust=["stranger"])
     assert not Path("executed").exists()
 

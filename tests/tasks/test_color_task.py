@@ -205,7 +205,7 @@ def test_the_original_trains_resumes_and_segments_from_the_command_line(tmp_path
     (half,) = set(Path("runs").glob("*/*")) - {whole}
     last = str(half / "checkpoints" / "last.ckpt")
     main(["fit", "--config", str(half / "config.yaml"), "--ckpt_path", last, "--trainer.max_steps", "4"])
-    assert len(list(Path("runs").glob("*/*"))) == 2  # it went on in its own folder
+    assert len(list(Path("runs").glob("*/*"))) == 2  # it resumed in its own folder
     resumed = torch.load(last, weights_only=True)["state_dict"]
     assert all(torch.equal(value, resumed[name]) for name, value in saved["state_dict"].items())
 

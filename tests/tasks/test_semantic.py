@@ -156,7 +156,7 @@ def test_an_encoder_of_one_size_is_evaluated_in_windows_of_that_size():
 
 
 def test_from_scratch_fetches_no_weights():
-    with pytest.raises(ValueError, match="there is no file nowhere"):
+    with pytest.raises(ValueError, match="file not found: nowhere"):
         make(depths=[0], pretrained="nowhere.pth")
     assert count(make(depths=[0], from_scratch=True, pretrained="nowhere.pth")) == count(make(depths=[0]))
 

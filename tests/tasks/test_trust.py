@@ -457,7 +457,7 @@ def test_resuming_a_strangers_run_runs_nothing_of_it(run, changes, capsys):
     told = capsys.readouterr().err
     assert told.startswith(f"segbench: error: {Path(folder, 'config.yaml')}")
     assert told.count("\n") == 1
-    assert f"if this is your own run, go on by --config {folder}/config.yaml --ckpt_path " in told
+    assert f"if this is your own run, resume by --config {folder}/config.yaml --ckpt_path " in told
 
 
 def test_a_run_that_was_begun_here_may_name_what_it_likes(run, monkeypatch, tmp_path):

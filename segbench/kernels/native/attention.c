@@ -1,7 +1,7 @@
 // Attention, softmax(Q Kᵀ) V, and its gradients, without the N×N matrix.
 //
 // As in flash attention (https://arxiv.org/abs/2205.14135) the matrix is computed tile by tile, once more on
-// the way back, and each tile is used up while it lies in the second cache. All products are of one kind: a
+// the backward pass, and each tile is used up while it lies in the second cache. All products are of one kind: a
 // block of ROWS × PANEL sums stays in registers, rows of the left factor come one number at a time, which may
 // then lie in either order, and the right factor was packed into panels of that width. So neither the tile nor
 // its gradient is ever transposed.

@@ -6,7 +6,7 @@
 #define BLOCK 16384  // pixels that stay in the first cache from the look at their range to their count
 
 // tables: (2, classes + 1, classes) zeros, scratch: rows truth, the last for ignored pixels.
-// counts: (classes, classes), the result, unless a value is no class, where counting stops.
+// counts: (classes, classes), the result, unless a value is not a valid class id, where counting stops.
 // highest: (2), the result: largest label met, and largest target that is not ignored.
 void count_pairs(const uint8_t *labels, const uint8_t *targets, int64_t pixels, int64_t classes,
                  int64_t ignore_index, uint32_t *tables, int64_t *counts, int32_t *highest) {

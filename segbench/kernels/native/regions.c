@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-// Which neighbour is nearest may hang on the last bit, so sums keep the order in which they are written.
+// Which neighbour is nearest may depend on the last bit, so sums keep the order in which they are written.
 #if defined(__clang__)
 #pragma clang fp contract(off) reassociate(off)
 #elif defined(__GNUC__)
@@ -191,7 +191,7 @@ int dust_fill(const float *probabilities, int64_t classes, int64_t height, int64
                 normalize(sums, classes, unit + (int64_t)chosen * classes);
             }
             erase(active, i);
-            for (int n = 0; n < 4; ++n)  // those ahead still have their turn, those behind have it on the way back
+            for (int n = 0; n < 4; ++n)  // those ahead still have their turn, those behind have it in the second sweep
                 if (neighbours[n] >= 0 && mapping[neighbours[n]] < 0) insert(active, neighbours[n]);
         }
     }

@@ -61,7 +61,7 @@ struct row_of_cells {
 
 struct sums {
     double cost, weight;
-    int64_t strange, is_strange;  // a label that is no class
+    int64_t strange, is_strange;  // a label that is not a valid class id
 };
 
 // What is known of one class in one block of LANES runs.
