@@ -5,24 +5,14 @@ import os
 import socket
 import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
+
+import fork_server
 
 from segbench.__main__ import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["segbench.cli", "segbench.data.synthetic", "segbench.tasks.semantic"])
-
-
-def _start_server():
-    """Starts the process that all others are forked from, once; it finds modules where this one does."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
 
 
 def free_port():
@@ -36,7 +26,7 @@ class Processes:
 
     def __init__(self, count, args, folder, **environment):
         self.folder = Path(folder)
-        _start_server()
+        fork_server.start()
         shared = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),

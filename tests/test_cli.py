@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import refuse
 from tiny import ENCODERS, overlay, vit
 
 import segbench
@@ -51,17 +52,6 @@ def fit(tiny: Path, *more: str, experiment: str = "meanshift") -> Path:
 def read_rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    """Runs a command that must fail with one line, and returns the line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    assert stop.value.code == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
-    assert len(errors) == 1
-    assert "Traceback" not in errors[0]
-    return errors[0]
 
 
 def test_fit_leaves_a_complete_run_folder_and_nothing_else(tiny, capsys):

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from command_line import refuse
 from tiny import overlay, vit
 
 from segbench.__main__ import main
@@ -35,15 +36,6 @@ def shown(kind="train"):
     lines = [json.loads(line) for line in Path("seen.jsonl").read_text().splitlines()]
     Path("seen.jsonl").unlink()
     return [(tuple(line["names"]), line["sum"]) for line in lines if line["kind"] == kind]
-
-
-def refuse(capsys, *args):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    assert stop.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
-    return line
 
 
 @pytest.mark.parametrize(("value", "batches"), [("1", 1), ("2", 2), ("0.4", 2)])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import refuse
 from processes import Processes
-from tiny import overlay, vit
+from tiny import EXPERIMENTS, overlay, training, vit
 
 from segbench.__main__ import main
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = overlay(
     {"num_images": {"train": 10, "val": 2, "test": 1}},
     {"encoder": vit()},
@@ -36,9 +36,7 @@ HUGE = ["--model.init_args.optimizer.init_args.lr", "1e30"]
 def fit(tmp_path, monkeypatch):
     """The arguments of a small training, in a fresh working directory."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    options = ["--config", "tiny.yaml", "--panels.num_images", "0", "--run_id", "mine"]
-    return ["fit", "--config", str(EXPERIMENTS / "linear.yaml"), *options]
+    return training(tmp_path, TINY)
 
 
 def poison(what, *others, **options):
@@ -56,15 +54,6 @@ def check_run():
     return run, json.loads((run / "divergence.json").read_text())
 
 
-def refuse(capsys, args):
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
-    return line
-
-
 INTERVALS = {
     "saved often, logged seldom": ["--checkpoints.every_n_steps", "5", "--trainer.log_every_n_steps", "50"],
     "saved and logged at every step": ["--checkpoints.every_n_steps", "1", "--trainer.log_every_n_steps", "1"],
@@ -80,7 +69,7 @@ INTERVALS = {
 
 @pytest.mark.parametrize("name", INTERVALS)
 def test_no_interval_lets_a_diverged_training_be_saved_or_finished(fit, capsys, name):
-    line = refuse(capsys, [*fit, *HUGE, *INTERVALS[name]])
+    line = refuse(capsys, *fit, *HUGE, *INTERVALS[name])
     run, record = check_run()
     told = re.search(r"(\S+) is (nan|inf|-inf|not finite) at step (\d+): .* lower learning rate", line)
     assert told, line
@@ -105,7 +94,7 @@ def test_the_last_good_checkpoint_survives_and_the_term_is_named(fit, capsys):
     ]
     options = ["--model.init_args.losses", json.dumps(losses), "--checkpoints.every_n_steps", "1"]
     options += poison("image", step=2, until=3)
-    line = refuse(capsys, [*fit, *options])
+    line = refuse(capsys, *fit, *options)
     run, record = check_run()
     assert "train/cross_entropy is nan at step 3" in line
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
@@ -128,7 +117,7 @@ def test_the_last_good_checkpoint_survives_and_the_term_is_named(fit, capsys):
     }.items(),
 )
 def test_what_no_loss_shows_is_found_before_it_is_saved(fit, capsys, what, told):
-    line = refuse(capsys, [*fit, *poison(what, step=9)])
+    line = refuse(capsys, *fit, *poison(what, step=9))
     assert told in line
     assert "lower learning rate" in line
     run, record = check_run()
@@ -143,7 +132,7 @@ def test_statistics_of_batch_norms_are_looked_at(fit, capsys):
     fit[2] = str(EXPERIMENTS / "attention_unet.yaml")
     small = {"encoder": {"init_args": {"base_features": 8, "norm": "batch"}}}
     Path("tiny.yaml").write_text(overlay({}, small, max_steps=3, val_check_interval=100))
-    line = refuse(capsys, [*fit, *poison("buffer", step=2), "--checkpoints.every_n_steps", "1"])
+    line = refuse(capsys, *fit, *poison("buffer", step=2), "--checkpoints.every_n_steps", "1")
     assert re.search(r"encoder\S+running_mean is not finite at step 2", line)
     run, _ = check_run()
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
@@ -168,7 +157,7 @@ def test_steps_that_a_gradient_scaler_skips_are_no_fault(fit, capsys):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize(("what", "scale"), [("gradient", 2e-4), ("image", 1024.0)])
 def test_a_gradient_scaler_that_skips_every_step_is_a_fault(fit, capsys, what, scale):
-    line = refuse(capsys, [*fit, *scaled(scale), *poison(what, step=0)])
+    line = refuse(capsys, *fit, *scaled(scale), *poison(what, step=0))
     assert ("the loss scale is down to" if what == "gradient" else "train/cross_entropy is nan at step") in line
     check_run()
 
@@ -190,7 +179,7 @@ def test_logits_of_a_checkpoint_are_looked_at_when_it_is_scored(fit, capsys, ver
     state = torch.load(last, weights_only=True)
     state["state_dict"]["decoder.head.weight"][:] = 3e38  # finite, but no product of it
     torch.save(state, "spoilt.ckpt")
-    line = refuse(capsys, [verb, "--checkpoint", "spoilt.ckpt", "--panels.num_images", "0"])
+    line = refuse(capsys, verb, "--checkpoint", "spoilt.ckpt", "--panels.num_images", "0")
     assert "logits" in line
     assert "mean nothing" in line
 
@@ -218,7 +207,7 @@ def test_all_processes_end_alike_whichever_has_seen_it(fit, tmp_path, what):
     ],
 )
 def test_a_trial_run_names_its_images_and_no_file_that_is_gone(fit, capsys, more, named):
-    line = refuse(capsys, [*fit, *more, "--trainer.fast_dev_run", "4"])
+    line = refuse(capsys, *fit, *more, "--trainer.fast_dev_run", "4")
     assert named in line
     assert "divergence.json" not in line
     assert not list(Path("runs").glob("*/*"))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from command_line import refuse
 
 from segbench.__main__ import main
 from segbench.callbacks.checkpoint_io import AtomicCheckpointIO
@@ -63,14 +64,6 @@ def stop(args, status=os.EX_TEMPFAIL):
     assert left.value.code == status
     assert list(map(signal.getsignal, SIGNALS)) == handlers
     assert multiprocessing.active_children() == []
-
-
-def refuse(capsys, args):
-    with pytest.raises(SystemExit) as left:
-        main(args)
-    assert left.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
-    return line
 
 
 def runs():
@@ -139,7 +132,7 @@ def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
     whole, run = sorted(runs(), key=lambda path: (path / "run.json").stat().st_mtime)
     line = refuse(
         capsys,
-        [
+        *[
             *("fit", "--resume", str(run), "--model.init_args.optimizer.init_args.lr", "0.5"),
             *("--trainer.max_steps", "9"),
         ],
@@ -157,7 +150,7 @@ def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
     config = moved / "config.yaml"
     config.write_text(config.read_text().replace("max_steps: 8", "max_steps: 12"))
     resume = ["fit", "--resume", str(moved), "--trust", "sender"]  # the file is no longer what the run wrote
-    assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, resume)
+    assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, *resume)
 
 
 def test_a_run_of_an_earlier_version_goes_on_where_new_options_have_their_defaults(args, capsys):
@@ -169,9 +162,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_new_options_have_their_defaul
     del config["data"]["init_args"]["augment"], config["model"]["init_args"]["losses"][0]["init_args"]["weight"]
     torch.save(state | {"segbench": state["segbench"] | {"config": yaml.safe_dump(config)}}, last)
     command = ["fit", "--resume", str(run), "--trust", "sender"]
-    assert "data.init_args.augment: False here" in refuse(
-        capsys, [*command, "--data.init_args.augment", "false"]
-    )
+    assert "data.init_args.augment: False here" in refuse(capsys, *command, "--data.init_args.augment", "false")
     main(command)
     assert "augment" not in capsys.readouterr().err
     assert outcome(run)[0] == 8
@@ -188,7 +179,7 @@ def test_a_run_of_an_earlier_version_is_resumed_with_the_defaults_of_options_tha
     checkpoint["segbench"]["config"] = text
     torch.save(checkpoint, last)
     other = ["--data.init_args.eval_batch_size", "2"]
-    assert "eval_batch_size: 2 here, 1 there" in refuse(capsys, ["fit", "--resume", str(run), *other])
+    assert "eval_batch_size: 2 here, 1 there" in refuse(capsys, "fit", "--resume", str(run), *other)
     main(["fit", "--resume", str(run)])
     assert runs() == [run]
 
@@ -211,11 +202,11 @@ def test_a_name_keeps_to_its_run(args, capsys):
     assert yaml.safe_load((run / "config.yaml").read_text())["run_id"] is None  # which repeats, not resumes
     again = [*args, "--run_id", "../mine", "--trainer.max_steps", "2"]
     assert "data.init_args.batch_size: 1 here, 2 there" in refuse(
-        capsys, [*again, "--data.init_args.batch_size", "1"]
+        capsys, *again, "--data.init_args.batch_size", "1"
     )
     checkpoint = str(run / "checkpoints" / "last.ckpt")
     line = refuse(
-        capsys, ["test", "--checkpoint", checkpoint, "--experiment", run.parent.name, "--run_id", "_mine"]
+        capsys, "test", "--checkpoint", checkpoint, "--experiment", run.parent.name, "--run_id", "_mine"
     )
     assert "only training resumes in its folder" in line
     (run / "checkpoints" / "last.ckpt").unlink()  # killed before anything was saved: starts over
@@ -242,9 +233,9 @@ def test_weights_of_another_run_begin_a_run_of_its_own(args, capsys):
         ("fit", "--resume", "runs"): "runs is not a run folder",
         ("fit", "--checkpoint", str(last)): "resumes a run by --resume RUN",
     }.items():
-        assert told in refuse(capsys, list(wrong))
+        assert told in refuse(capsys, *wrong)
     last.unlink()
-    assert "it has not saved anything yet" in refuse(capsys, ["fit", "--resume", str(first)])
+    assert "it has not saved anything yet" in refuse(capsys, "fit", "--resume", str(first))
 
 
 def test_half_a_checkpoint_never_takes_the_place_of_a_whole_one(args, monkeypatch):
@@ -288,13 +279,13 @@ def test_a_run_folder_has_one_writer_and_the_second_is_told_who_it_is(args, caps
             ["fit", "--config", str(run / "config.yaml"), "--ckpt_path", str(last)],
             ["validate", "--checkpoint", str(last), "--experiment", run.parent.name, "--run_id", "mine"],
         ):
-            line = refuse(capsys, second)
+            line = refuse(capsys, *second)
             assert f"{run} is being written to by `segbench" in line
             assert f"(process {os.getpid()} of " in line
             assert "choose another name by --run_id NAME" in line
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
         monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the run that has the lock
-        assert "is there already" in refuse(capsys, second)
+        assert "is there already" in refuse(capsys, *second)
         monkeypatch.delenv("LOCAL_RANK")
         main([*args, "--run_id", "other", "--trainer.max_steps", "1"])
     left = ["checkpoints", "config.yaml", "ledger.npz", "metrics.csv", "run.json"]
@@ -325,8 +316,8 @@ def test_a_job_that_was_queued_again_waits_and_sees_what_the_first_one_saved(arg
 
 
 def test_a_name_for_which_nothing_was_written_leaves_no_folder(args, capsys):
-    refuse(capsys, [*args, "--run_id", "mine", "--data.init_args.batch_size", "-1"])
-    refuse(capsys, [*args, "--model.init_args.decoder", "nothing.Decoder"])
+    refuse(capsys, *args, "--run_id", "mine", "--data.init_args.batch_size", "-1")
+    refuse(capsys, *args, "--model.init_args.decoder", "nothing.Decoder")
     assert not Path("runs").exists()
 
 
@@ -360,7 +351,7 @@ def test_a_damaged_checkpoint_is_told_with_what_is_left(args, capsys):
     main([*args, "--run_id", "mine", "--trainer.max_steps", "3"])
     (run,) = runs()
     (run / "checkpoints" / "last.ckpt").write_bytes(b"half")
-    line = refuse(capsys, ["fit", "--resume", str(run)])
+    line = refuse(capsys, "fit", "--resume", str(run))
     assert f"--config {run / 'config.yaml'} --ckpt_path {run / 'checkpoints' / 'best.ckpt'}" in line
 
 
@@ -440,7 +431,7 @@ def test_what_has_nothing_to_save_ends_at_once(args, capsys, verb, number, statu
 def test_more_processes_than_cores_are_refused_before_one_starts(args, capsys, monkeypatch, accelerator):
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    line = refuse(capsys, [*args, "--trainer.devices", "640", "--trainer.accelerator", accelerator])
+    line = refuse(capsys, *args, "--trainer.devices", "640", "--trainer.accelerator", accelerator)
     cores = len(os.sched_getaffinity(0))
     assert f"trainer.devices: 640 processes on {cores} CPU cores" in line
     assert runs() == []
@@ -454,7 +445,7 @@ def test_a_killed_loading_process_is_one_line_with_what_helps_and_what_is_saved(
     """As the system does where memory runs out: its worker is killed while an image is read."""
     kill = {"class_path": "sender.KillWorker"}
     command = [*args, "--data.init_args.num_workers", "1", "--trainer.callbacks", json.dumps([kill])]
-    line = refuse(capsys, [verb, *command[1:]])
+    line = refuse(capsys, verb, *command[1:])
     assert "a loader worker was killed" in line
     for words in told:
         assert words in line

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import overlay, vit
+from tiny import overlay, training, vit
 
 from segbench.__main__ import main
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = overlay(
     {"num_images": {"train": 10, "val": 2, "test": 1}, "eval_batch_size": 1},
     {"encoder": vit()},
@@ -29,9 +28,7 @@ STOP = {
 def fit(tmp_path, monkeypatch):
     """The arguments of a small training, in a fresh working directory."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    options = ["--config", "tiny.yaml", "--panels.num_images", "0", "--run_id", "mine"]
-    return ["fit", "--config", str(EXPERIMENTS / "linear.yaml"), *options]
+    return training(tmp_path, TINY)
 
 
 def outcome():

@@ -1,10 +1,12 @@
 """The smallest training of the command line: an overlay that makes any experiment a matter of a second."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SCENES = {
     "num_classes": 4,
     "image_size": [64, 64],
@@ -68,3 +70,10 @@ def two_steps(config: Mapping[str, Any], data: dict[str, Any]) -> str:
             "trainer": QUIET | steps | {"num_sanity_val_steps": 0},
         }
     )
+
+
+def training(folder: Path, text: str) -> list[str]:
+    """Writes an overlay into the working directory, and returns the command of a training with it, `mine`."""
+    (folder / "tiny.yaml").write_text(text)
+    options = ["--config", "tiny.yaml", "--panels.num_images", "0", "--run_id", "mine"]
+    return ["fit", "--config", str(EXPERIMENTS / "linear.yaml"), *options]

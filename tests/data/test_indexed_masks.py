@@ -13,16 +13,18 @@ RNG = np.random.default_rng(0)
 IDS = np.where(RNG.random((16, 24)) < 0.4, RNG.integers(0, 4, (16, 24)), 0).astype(np.uint8)
 
 
+def with_palette(index, palette):
+    image = Image.fromarray(index)
+    image.putpalette(np.array(palette, np.uint8).tobytes())
+    return image
+
+
 def indexed(ids, order, filling=()):
     """Stores classes under the place that `order` gives them, with their own colours."""
     index = np.zeros_like(ids)
     for place, k in enumerate(order):
         index[ids == k] = place
-    image = Image.fromarray(index)
-    image.putpalette(
-        np.concatenate([COLORS[list(order)], np.array(filling, np.uint8).reshape(-1, 3)]).tobytes()
-    )
-    return image
+    return with_palette(index, [*COLORS[list(order)], *filling])
 
 
 def read(tmp_path, mask, suffix=".png", **options):
@@ -70,8 +72,7 @@ def test_one_class_at_two_indices_is_one_class(tmp_path):
 @pytest.mark.parametrize("own", [[0, 1, 2, 3], [1, 3]])
 def test_an_id_without_a_class_may_have_the_colour_that_fills_the_palette(tmp_path, filling, own):
     ids = np.array([*own, 255], np.uint8)[RNG.integers(0, len(own) + 1, IDS.shape)]
-    image = Image.fromarray(ids)
-    image.putpalette(np.concatenate([COLORS, [filling] * 252]).astype(np.uint8).tobytes())
+    image = with_palette(ids, [*COLORS, *[filling] * 252])
     assert (read(tmp_path, image) == ids).all()
 
 
@@ -86,8 +87,7 @@ def test_an_id_without_a_class_may_have_the_colour_that_fills_the_palette(tmp_pa
 )
 def test_indices_in_the_filling_are_refused_where_they_may_be_classes(tmp_path, palette, shown):
     ids = np.array(shown, np.uint8)[IDS % len(shown)]
-    image = Image.fromarray(ids)
-    image.putpalette(np.array(palette, np.uint8).tobytes())
+    image = with_palette(ids, palette)
     with pytest.raises(
         ValueError, match=r"a\.png: index \d+ of the palette .* repeats it.* indexed_masks to ids"
     ):
@@ -104,14 +104,11 @@ VOC = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     "classes", [TABLE, ["ground", "red", "green", "blue"], ["red", "ground", "blue", "green"]]
 )
 def test_under_palettes_of_other_colours_the_index_is_the_id(tmp_path, palette, classes):
-    mask = Image.fromarray(IDS)
-    mask.putpalette(np.array(palette, np.uint8).tobytes())
-    assert (read(tmp_path, mask, classes=classes) == IDS).all()
+    assert (read(tmp_path, with_palette(IDS, palette), classes=classes) == IDS).all()
 
 
 def test_a_grey_ramp_is_grey_although_black_is_another_class(tmp_path):
-    mask = Image.fromarray(IDS)
-    mask.putpalette(np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes())
+    mask = with_palette(IDS, [(i, i, i) for i in range(256)])
     assert (read(tmp_path, mask, classes=[*TABLE[1:], TABLE[0]]) == IDS).all()
 
 
@@ -125,8 +122,7 @@ def test_a_grey_ramp_is_grey_although_black_is_another_class(tmp_path):
 )
 def test_what_may_mean_either_is_refused_until_one_says_what_it_is(tmp_path, palette, shown):
     index = np.array(shown, np.uint8)[IDS % len(shown)]
-    mask = Image.fromarray(index)
-    mask.putpalette(np.array(palette, np.uint8).tobytes())
+    mask = with_palette(index, palette)
     with pytest.raises(
         ValueError, match=r"masks/train/a\.png: index . of the palette has .* indexed_masks to ids"
     ):
@@ -135,8 +131,7 @@ def test_what_may_mean_either_is_refused_until_one_says_what_it_is(tmp_path, pal
 
 
 def test_colours_without_a_class_are_refused_where_colours_count(tmp_path):
-    mask = Image.fromarray(IDS)
-    mask.putpalette(np.array(ARBITRARY, np.uint8).tobytes())
+    mask = with_palette(IDS, ARBITRARY)
     with pytest.raises(ValueError, match=r"a\.png: colour 68 1 84 in \d+ pixels.* mean no class"):
         read(tmp_path, mask, indexed_masks="colors")
 

@@ -20,12 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+import fork_server
 import yaml
 from reference.tiny_tasks import write_checkpoint
 from tiny import overlay
@@ -286,17 +286,6 @@ def _trial(place: Path, study: str, trial: str) -> Any:
     return run_result(own, trial)
 
 
-def serve() -> None:
-    """Starts the process from which all others are forked, which finds modules where this one does."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-
-
 def main() -> None:
     """Kills from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -304,7 +293,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="of each; a sweep is killed four times at most")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    serve()
+    fork_server.start()
     faults = 0
     for name in args.names or [*WORKS, "sweep"]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,8 @@
 """25 kills: nothing finished is lost, results equal those of an undisturbed run, nothing is left behind."""
 
+import fork_server
 import pytest
-from kill_rounds import WORKS, prepare, rounds, serve, sweep_rounds
+from kill_rounds import WORKS, prepare, rounds, sweep_rounds
 
 KILLS = {"fit": 8, "feature cache": 5, "segment": 5, "export huggingface": 2, "export safetensors": 2}
 
@@ -9,7 +10,7 @@ KILLS = {"fit": 8, "feature cache": 5, "segment": 5, "export huggingface": 2, "e
 @pytest.fixture
 def place(tmp_path):
     """A folder with what is killed."""
-    serve()
+    fork_server.start()
     (tmp_path / "place").mkdir()
     prepare(tmp_path / "place")
     return tmp_path / "place"

@@ -95,7 +95,8 @@ VALUES = {
     "model.init_args.schedule=cosine": "did you mean Cosine? Schedule classes are Cosine, Poly",
     "model.init_args.losses=[dice]": "unknown class 'dice'; did you mean Dice?",
     "model.init_args.losses=Dice": "give a list of Loss classes",
-    "model.init_args.losses=[{class_path: Dice, init_args: {wight: 2}}]": "wight: unknown option; did you mean weight?",
+    "model.init_args.losses=[{class_path: Dice, init_args: {wight: 2}}]": "init_args.wight: unknown option; "
+    "did you mean weight?",
     "model.class_path=semantic": "model: unknown class 'semantic'; did",
     "checkpoints=null": "checkpoints: give its options one by one, as in --checkpoints.NAME VALUE",
     "model=semantic": "did you mean SemanticTask?",

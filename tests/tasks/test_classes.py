@@ -7,6 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from command_line import refuse
 from folders import NAMES, write_config, write_folder
 from PIL import Image
 
@@ -47,15 +48,6 @@ def run(*args: str) -> Path:
     main(list(args))
     (folder,) = set(Path("runs").glob("*/*")) - before
     return folder
-
-
-def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    assert stop.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segbench: error: ")]
-    return line
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])

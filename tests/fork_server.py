@@ -1,0 +1,16 @@
+"""The process from which tests fork all others, so that each need not import torch again."""
+
+import os
+import sys
+from multiprocessing import forkserver
+
+
+def start() -> None:
+    """Starts it, once; it finds modules where this process does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
