@@ -306,8 +306,10 @@ def _attached(task: SemanticTask) -> Iterator[None]:
     """Lends a task what it asks its trainer for."""
     trainer = SimpleNamespace(datamodule=None, estimated_stepping_batches=STEPS, fast_dev_run=False)
     task.trainer = trainer  # type: ignore[assignment]
-    yield
-    task.trainer = None
+    try:
+        yield
+    finally:
+        task.trainer = None
 
 
 def _optimizer_of(task: SemanticTask, plain: PlainSegmenter) -> Optimizer:

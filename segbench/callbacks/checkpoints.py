@@ -52,7 +52,7 @@ class Checkpoints(Checkpoint):
             self.best_score = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Goes on with the step, and does the validation, in which a run ended."""
+        """Restores the gradients of the step, and repeats the validation, in which a run was stopped."""
         for name, parameter in pl_module.named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter.device)
