@@ -196,7 +196,7 @@ class SegbenchCLI(LightningCLI):
         self.run_folder = run_folder(runs, self.experiment, config.run_id)
         if config.run_id is not None:
             self._claims.add(self.run_folder)  # before anything of it is read: another process may still write
-            self._go_on_by_name(config)
+            self._resume_by_name(config)
         path = config.get("ckpt_path")
         if not path:
             if self.config.subcommand != "fit":
@@ -234,7 +234,7 @@ class SegbenchCLI(LightningCLI):
         if config.get("data.init_args.seed", 0) is None:
             config["data.init_args.seed"] = int(config.seed_everything)  # false is 0, as StepSeed takes it
 
-    def _go_on_by_name(self, config: Namespace) -> None:
+    def _resume_by_name(self, config: Namespace) -> None:
         """Turns to the run that has the name already, if there is one."""
         last = self.run_folder / "checkpoints" / "last.ckpt"
         if self.config.subcommand == "fit":

@@ -121,7 +121,7 @@ def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
         RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed"),
     ],
 )
-def test_a_full_disk_is_told_with_the_file_whoever_notices_it(tmp_path, error):
+def test_a_full_disk_is_reported_with_the_file_by_every_library(tmp_path, error):
     with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "kept"):
         raise error
     assert raised.value.errno == errno.ENOSPC

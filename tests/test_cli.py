@@ -267,7 +267,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("stop_after", [3, 6, 8])  # mid-epoch; at a validation; in the second epoch
 @pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_to_the_same_weights(tiny, monkeypatch, stop_after, precision):
+def test_a_killed_run_resumes_to_the_same_weights(tiny, monkeypatch, stop_after, precision):
     options = [
         "--trainer.max_steps",
         "9",
@@ -453,7 +453,7 @@ def test_compiled_parts_train_and_their_checkpoint_loads(tiny):
 
 
 @pytest.mark.slow
-def test_a_process_killed_at_any_moment_goes_on_to_the_same_weights(tiny):
+def test_a_process_killed_at_any_moment_resumes_to_the_same_weights(tiny):
     options = [
         "--trainer.max_steps",
         "60",
@@ -516,7 +516,7 @@ def test_packages_of_the_users_own_can_be_trusted(tiny, monkeypatch):
     assert type(segbench.load(run / "checkpoints" / "best.ckpt").decoder).__name__ == "Theirs"
 
 
-def test_what_is_changed_when_a_run_goes_on_is_what_the_optimiser_does(tiny):
+def test_changed_optimiser_options_take_effect_when_a_run_is_resumed(tiny):
     run = fit(tiny)
     args = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     args += ["--trainer.max_steps", "6", "--model.init_args.optimizer.init_args.momentum", "0.5"]

@@ -186,7 +186,7 @@ def run(args: list[str]) -> None:
     options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})
     options.check()
     if options.malloc == "retained" and not RETAINED.items() <= os.environ.items():
-        raise SystemExit(_start_anew(args))
+        raise SystemExit(_restart(args))
     measure(BENCHES[parsed.what](**given), options)
 
 
@@ -223,7 +223,7 @@ def measure(bench: Bench, options: Options) -> None:
         bench.finish(report)
 
 
-def _start_anew(args: list[str]) -> int:
+def _restart(args: list[str]) -> int:
     """Runs the same command of the same package in a process whose allocator keeps large blocks."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]

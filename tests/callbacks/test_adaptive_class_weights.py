@@ -234,7 +234,7 @@ def test_accumulated_batches_update_once_a_step():
     assert callback.state_dict()["updated_step"] == 2
 
 
-def test_each_loss_goes_on_from_its_own_weights():
+def test_each_loss_resumes_from_its_own_weights():
     losses = CrossEntropy(3, 255), CrossEntropy(3, 255, class_weights=[2.0, 2.0, 2.0])
     _, task, _ = train(slice(None), *losses)
     torch.testing.assert_close(losses[1].class_weights, 2 * losses[0].class_weights)

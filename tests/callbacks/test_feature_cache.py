@@ -164,7 +164,7 @@ def test_what_changes_the_features_makes_another_cache(place):
     assert "may be deleted" in about["what"]
 
 
-def test_a_killed_filling_goes_on(place, monkeypatch, encoded):
+def test_a_killed_cache_build_resumes(place, monkeypatch, encoded):
     monkeypatch.setattr(feature_store, "PART_BYTES", 3 * 6700)  # 7 images in parts of 3, 3 and 1
     whole = fit()
     assert len(list(Path("cache").glob("features-*/view-*/*"))) == 6
@@ -225,7 +225,7 @@ def test_a_damaged_part_ends_training_in_a_line_and_the_next_run_makes_it_again(
     assert report(fit())["encoded"] == 7
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(place, monkeypatch):
+def test_a_killed_training_resumes_to_the_same_weights(place, monkeypatch):
     whole = fit("--checkpoints.every_n_steps", "1")
     original = StepSeed.on_train_batch_start
 

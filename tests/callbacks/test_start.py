@@ -78,7 +78,7 @@ def test_the_third_stage_begins_with_all_weights_of_the_second(lab, bottleneck):
     assert all(torch.equal(begun[name], two[name]) for name in two)
 
 
-def test_a_resumed_run_goes_on_without_the_file_it_began_with(bottleneck):
+def test_a_resumed_run_needs_no_initial_checkpoint(bottleneck):
     before = weights(bottleneck)
     config = bottleneck.parents[1] / "config.yaml"
     main(["fit", "--config", str(config), "--ckpt_path", str(bottleneck), "--trainer.max_steps", "3"])

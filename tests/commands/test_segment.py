@@ -83,7 +83,7 @@ def test_nothing_is_written_over(tmp_path, checkpoint, capsys):
     assert [path.read_bytes() for path in photos] == before
 
 
-def test_an_unreadable_photograph_is_reported_and_the_rest_goes_on(tmp_path, checkpoint, capsys):
+def test_an_unreadable_image_is_reported_and_the_rest_is_labelled(tmp_path, checkpoint, capsys):
     photograph(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"this is not a JPEG")
     with pytest.raises(SystemExit) as stop:

@@ -70,7 +70,7 @@ def interrupt_after(monkeypatch, number, error=KeyboardInterrupt):
     monkeypatch.setattr(photographs, "write_photograph", stop)
 
 
-def test_goes_on_and_ends_with_the_same_files(tmp_path, checkpoint, photos, monkeypatch, capsys):
+def test_resuming_ends_with_the_same_files(tmp_path, checkpoint, photos, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         with pytest.raises(SystemExit) as stop:
@@ -111,7 +111,7 @@ def test_a_killed_process_leaves_whole_files(tmp_path, checkpoint, photos):
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_changed_photograph_and_a_lost_output_are_made_anew(tmp_path, checkpoint, photos, capsys):
+def test_a_changed_image_or_a_lost_output_is_labelled_again(tmp_path, checkpoint, photos, capsys):
     run(checkpoint, photos, "--out", tmp_path / "out")
     cv2.imwrite(str(photos / "1.png"), np.zeros((20, 30, 3), np.uint8))
     (tmp_path / "out" / "2_color.png").unlink()

@@ -104,7 +104,7 @@ def test_photographs_stand_upright(tmp_path, checkpoint, suffix):
     assert size(tmp_path / "out" / "turned_overlay.png") == (24, 40)
 
 
-def test_every_bad_file_is_named_and_the_rest_goes_on(tmp_path, checkpoint, capsys):
+def test_every_bad_file_is_named_and_the_rest_is_labelled(tmp_path, checkpoint, capsys):
     folder = tmp_path / "in"
     good = photograph(folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(good[: len(good) // 2])

@@ -73,7 +73,7 @@ def test_overlay_areas_and_labels_of_frames(tmp_path, checkpoint, clip, capsys):
     assert (tmp_path / "out" / "areas.csv").read_text().count("\n") == 1  # photographs alone
 
 
-def test_a_finished_video_is_left_and_a_lost_frame_makes_it_anew(tmp_path, checkpoint, clip, capsys):
+def test_a_finished_video_is_skipped_and_a_lost_frame_restarts_it(tmp_path, checkpoint, clip, capsys):
     command = [checkpoint, clip, "--out", tmp_path / "out", "--frames"]
     run(*command)
     before = (tmp_path / "out" / "clip_overlay.mp4").stat().st_mtime_ns
@@ -86,7 +86,7 @@ def test_a_finished_video_is_left_and_a_lost_frame_makes_it_anew(tmp_path, check
     assert (tmp_path / "out" / "clip_overlay.mp4").stat().st_mtime_ns != before
 
 
-def test_what_is_no_video_is_named_and_the_rest_goes_on(tmp_path, checkpoint, clip, capsys):
+def test_files_that_are_not_videos_are_named_and_the_rest_is_labelled(tmp_path, checkpoint, clip, capsys):
     data = clip.read_bytes()
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mov").write_bytes(b"")

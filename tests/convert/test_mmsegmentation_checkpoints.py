@@ -117,7 +117,7 @@ def test_every_trap_shows(mask, trap):
 
 
 @pytest.mark.parametrize("version", ["0.x", "1.x"])
-def test_training_goes_on_as_there(tmp_path, version):
+def test_training_continues_as_in_mmsegmentation(tmp_path, version):
     said = model_config(read_checkpoint(converted(tmp_path, EncoderDecoder("mask"), version)))["init_args"]
     sgd = {"lr": 0.002, "momentum": 0.8, "weight_decay": 0.0, "nesterov": False}
     assert said["optimizer"] == {"class_path": "torch.optim.SGD", "init_args": sgd}

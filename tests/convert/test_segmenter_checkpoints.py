@@ -148,7 +148,7 @@ def test_every_trap_shows(mask, trap):
     assert (windowed(task, image) - expected).abs().max() > 1e-4
 
 
-def test_training_goes_on_as_there(mask):
+def test_training_continues_as_in_mmsegmentation(mask):
     """One step of the configured optimiser and schedule is timm's sgd (Nesterov) on Segmenter's polynomial."""
     task = mask[1]
     weight = torch.nn.Parameter(torch.ones(3))

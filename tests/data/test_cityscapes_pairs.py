@@ -198,7 +198,7 @@ def test_labels_are_found_once_and_kept_outside_the_dataset(twin, tmp_path, cach
     assert len(list((tmp_path / "other").rglob("*.png"))) == 1
 
 
-def test_another_file_or_another_table_is_read_anew(twin, tmp_path, cache, found, monkeypatch):
+def test_another_file_or_another_table_is_read_again(twin, tmp_path, cache, found, monkeypatch):
     dataset = module(shutil.copytree(twin, tmp_path / "copy")).dataset("val")
     first = dataset.read(0).label
     shutil.copy(dataset.pairs[1].image, dataset.pairs[0].image)
@@ -209,7 +209,7 @@ def test_another_file_or_another_table_is_read_anew(twin, tmp_path, cache, found
     assert len(found) == 3
 
 
-def test_a_damaged_cache_mends_itself(twin, cache, found):
+def test_a_damaged_cache_is_rebuilt(twin, cache, found):
     label = module(twin).dataset("val").read(0).label
     (kept,) = cache.rglob("*.png")
     kept.write_bytes(kept.read_bytes()[:50])

@@ -45,7 +45,7 @@ def test_arrays_hold_what_the_files_hold_and_files_are_opened_once(data, monkeyp
     assert len(opened) == 6 + 2 + 2
 
 
-def test_a_changed_file_is_decoded_anew(data):
+def test_a_changed_file_is_decoded_again(data):
     dataset = data(cache=True).dataset("val")
     before = dataset.read(0).label
     pair = dataset.pairs[0]

@@ -593,7 +593,7 @@ def twice(d):
         (twice, "error  unusable split", "0.bmp"),
     ],
 )
-def test_what_no_option_mends_is_named_as_well(sound, tmp_path, capsys, plant, name, text):
+def test_faults_that_no_option_fixes_are_named_as_well(sound, tmp_path, capsys, plant, name, text):
     plant(sound)
     status, said = doctor(capsys, "--config", sound.yaml(tmp_path / "mine.yaml"))
     assert f"{name}: " in said
@@ -751,7 +751,7 @@ def test_cityscapes_with_the_other_label_files(tmp_path, capsys, labels, other):
     assert doctor(capsys, "--config", config, "--config", fix)[0] == 0
 
 
-def test_names_that_lists_have_in_vain_are_no_lonely_masks(tmp_path):
+def test_listed_names_without_files_are_not_counted_as_unpaired_masks(tmp_path):
     counts = dict.fromkeys(COUNTS, 2)
     write_synthetic(tmp_path / "twin", DEEPFASHION_SPEC, DeepFashionLayout(), counts, (32, 32))
     names = sorted(path.name for path in (tmp_path / "twin/images").iterdir())

@@ -60,7 +60,7 @@ def test_one_view_is_the_sigmoid():
     torch.testing.assert_close(found.probabilities.double(), logits[:K].softmax(0), rtol=0, atol=1e-4)
 
 
-def test_without_a_head_boundaries_are_the_edges_of_the_likeliest_classes():
+def test_without_a_head_boundaries_are_the_edges_of_the_argmax_classes():
     (found,) = dense(photograph(50, 67), model(), K)
     labels = found.probabilities.argmax(0)
     expected = torch.zeros(50, 67)

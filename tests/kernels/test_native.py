@@ -57,7 +57,7 @@ def compiler_with(flags, folder):
 
 
 @compiled
-def test_a_damaged_library_is_compiled_anew(tmp_path, monkeypatch):
+def test_a_damaged_library_is_compiled_again(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", compiler_with("-O0", tmp_path))
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path))
     native.library.__wrapped__()

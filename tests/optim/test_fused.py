@@ -74,7 +74,7 @@ def test_gradients_are_still_unscaled_by_the_scaler():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_training_goes_on_from_a_checkpoint_of_the_plain_loop(name):
+def test_training_resumes_from_a_checkpoint_of_the_plain_loop(name):
     plain = model()
     optimizer = MAKERS[name](plain.parameters())
     train(plain, optimizer, 5)

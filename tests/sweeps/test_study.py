@@ -140,7 +140,7 @@ def test_the_values_of_a_grid_survive_the_storage_as_they_are(place):
     ]
 
 
-def test_random_trials_are_the_same_whoever_draws_them(place):
+def test_random_trials_are_the_same_for_every_worker(place):
     first = []
     run(study(RANDOM), lambda claim, worker: first.append(claim.point["lr"]) or Stub())
     Path("study.db").unlink()

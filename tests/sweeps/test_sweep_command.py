@@ -140,7 +140,7 @@ def test_every_trial_has_a_run_folder_of_its_number_and_the_dry_run_none(inside,
     assert before == {path: path.read_bytes() for path in Path("runs/table").glob("*/run.json")}
 
 
-def test_a_trial_that_was_stopped_goes_on_in_its_folder_also_with_another_logger(inside, capsys):
+def test_a_stopped_trial_resumes_in_its_folder_with_any_logger(inside, capsys):
     def saved():
         return torch.load("runs/table/trial-0001/checkpoints/last.ckpt")["global_step"]
 
@@ -172,7 +172,7 @@ def test_a_metric_that_is_never_logged_is_found_out_on_drawn_scenes(inside, caps
     inside("--trials", "1")  # which a single step would not log otherwise
 
 
-def test_scoring_that_was_interrupted_is_done_anew(inside, capsys):
+def test_interrupted_scoring_is_repeated(inside, capsys):
     inside("--trials", "1", "--dry_run", "false")
     scoring = {
         "command": ["segbench", "test", "--trainer.accelerator", "cpu", "${args}"],
@@ -199,7 +199,7 @@ def test_scoring_that_was_interrupted_is_done_anew(inside, capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_twice_repeats_no_trial_and_goes_on_within_one(place):
+def test_a_sweep_killed_twice_repeats_no_trial_and_resumes_within_one(place):
     process = begin()  # with its dry run
     wait_for(lambda: len(cards()) == 1 and len(next(iter(cards().values()))["history"]) >= 3, process)
     process.send_signal(signal.SIGKILL)

@@ -105,7 +105,7 @@ QUICK = (
 @pytest.mark.parametrize(
     "moment", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MOMENTS]
 )
-def test_the_same_command_goes_on_after_a_signal_as_if_nothing_had_been(args, capsys, moment):
+def test_the_same_command_resumes_after_a_signal_with_equal_results(args, capsys, moment):
     options, number = MOMENTS[moment]
     command = [*args, "--run_id", "mine", "--checkpoints.every_n_steps", "0", *options]
     Path("sent").touch()  # nothing is sent
@@ -153,7 +153,7 @@ def test_resume_needs_the_folder_alone_and_refuses_other_settings(args, capsys):
     assert "trainer.max_steps: 12 here, 8 there" in refuse(capsys, *resume)
 
 
-def test_a_run_of_an_earlier_version_goes_on_where_new_options_have_their_defaults(args, capsys):
+def test_a_run_of_an_earlier_version_resumes_where_new_options_have_their_defaults(args, capsys):
     stop([*args, *sending(2)])
     (run,) = runs()
     last = run / "checkpoints" / "last.ckpt"
@@ -355,7 +355,7 @@ def test_a_damaged_checkpoint_is_told_with_what_is_left(args, capsys):
     assert f"--config {run / 'config.yaml'} --ckpt_path {run / 'checkpoints' / 'best.ckpt'}" in line
 
 
-def test_wandb_goes_on_with_the_same_run_wherever_its_folder_is(args, monkeypatch, tmp_path):
+def test_wandb_resumes_the_same_run_wherever_its_folder_is(args, monkeypatch, tmp_path):
     pytest.importorskip("wandb")
     known = {"id": "linear-tiny-first", "project": "of-mine"}  # trial-0001 there is in more than one sweep
     for variable in ("WANDB_MODE", "WANDB_API_KEY"):  # neither account nor network
