@@ -20,9 +20,9 @@ from segbench.lock import FolderLock
 sys.argv = ["segbench", "fit", "--storage", "postgresql://bob:secret@host/db"]
 with FolderLock(Path.cwd(), ""):
     if os.fork() == 0:  # as a loader worker, which outlives a kill by some seconds
+        print("held", flush=True)  # not earlier: a fork gives up the lock before it does anything else
         time.sleep(60)
         os._exit(0)
-    print("held", flush=True)
     sys.stdin.readline()
 """
 

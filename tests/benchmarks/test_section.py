@@ -28,7 +28,7 @@ def test_cases_are_chosen_by_whole_words_of_section_or_name():
     assert chosen(None) == {"training": ["linear", "mask", "meanshift_mask"], "loss": ["K=150 B=2", "K=19 B=2"]}
 
 
-@pytest.mark.parametrize(("only", "message"), [("unet", "linear, mask"), ("(", "no regular expression")])
+@pytest.mark.parametrize(("only", "message"), [("unet", "linear, mask"), ("(", "not a regular expression")])
 def test_a_choice_of_nothing_is_refused(only, message):
     with pytest.raises(ValueError, match=message):
         chosen(only)

@@ -73,16 +73,16 @@ def test_no_name_leads_out_of_the_folder(tmp_path, monkeypatch, checkpoint):
 def test_patterns_folders_and_files_each_once(tmp_path, monkeypatch, checkpoint, capsys):
     for name in ("one.png", "deep/two.png", "deep/.secret.png", "deep/deeper/three.png", "[1].png"):
         photograph(tmp_path / "in" / name)
-    (tmp_path / "in" / "notes.txt").write_text("no photograph")
+    (tmp_path / "in" / "notes.txt").write_text("image not found: in/none.png")
     monkeypatch.chdir(tmp_path)
     run(checkpoint, "in/**/*.*", "in", "in/one.png", "in/[1].png", "--out", "out")
     assert "4 of 4 photographs" in capsys.readouterr().out
     run(checkpoint, "in/*", "--out", "out2")
     assert "4 of 4 photographs" in capsys.readouterr().out
-    for nothing in ("in/*.jpg", "in/none.png"):
+    for nothing, told in (("in/*.jpg", "no photographs"), ("in/none.png", "image not found: in/none.png")):
         with pytest.raises(SystemExit):
             run(checkpoint, nothing, "--out", "out3")
-        assert "no photograph" in capsys.readouterr().err
+        assert told in capsys.readouterr().err
     assert not (tmp_path / "out3").exists()
 
 
@@ -109,7 +109,7 @@ def test_every_bad_file_is_named_and_the_rest_is_labelled(tmp_path, checkpoint, 
     good = photograph(folder / "good.png").read_bytes()
     (folder / "cut.png").write_bytes(good[: len(good) // 2])
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text\x1b[31m.jpg").write_text("no photograph")
+    (folder / "text\x1b[31m.jpg").write_text("image not found: in/none.png")
     (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")  # to be waited for until the end of days

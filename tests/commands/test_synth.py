@@ -139,11 +139,11 @@ def test_a_link_is_refused_before_anything_is_drawn(tmp_path, capsys, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset", "ade2k"], "no dataset 'ade2k'; choose ade20k, camvid, cityscapes"),
+        (["--dataset", "ade2k"], "unknown dataset 'ade2k'; choose ade20k, camvid, cityscapes"),
         (["--dataset", "nowhere.Mine"], "dataset nowhere.Mine: No module named 'nowhere'"),
-        (["--dataset", "segbench.data.base.SegmentationDataModule"], "no data module with a spec"),
-        (["--dataset", "../etc/passwd"], "no dataset '../etc/passwd'; choose"),
-        (["--dataset", ".camvid"], "no dataset '.camvid'; choose"),
+        (["--dataset", "segbench.data.base.SegmentationDataModule"], "not a data module with a spec"),
+        (["--dataset", "../etc/passwd"], "unknown dataset '../etc/passwd'; choose"),
+        (["--dataset", ".camvid"], "unknown dataset '.camvid'; choose"),
         (["--dataset", "camvid", "--images", "0"], "images=0"),
         (["--dataset", "camvid", "--size", "[10000000,10000000]"], "8 to 8192 pixels"),
         (["--dataset", "camvid", "--seed", "-1"], "seed=-1: give"),

@@ -170,7 +170,7 @@ def test_a_patch_size_that_is_refused_is_skipped_with_the_decoders_own_words():
 def test_checks_are_chosen_by_name():
     assert choose(only=["ddp", "batch"]) == ["batch", "ddp"]
     assert choose(skip=["ddp"]) == [name for name in CHECKS if name != "ddp"]
-    with pytest.raises(ValueError, match="no check speed; choose among patch-16"):
+    with pytest.raises(ValueError, match="unknown check speed; choose among patch-16"):
         choose(only=["speed"])
     with pytest.raises(ValueError, match="leave no check"):
         choose(only=["ddp"], skip=["ddp"])

@@ -340,7 +340,7 @@ def test_a_file_of_mmengine_made_plain_keeps_names_and_configuration(tmp_path, c
         ),
         ("std=[127.5, 127.5, 127.5]", "std=[0, 0, 0]", "std of pixels is [0, 0, 0]"),
         ("num_classes=5", "num_classes=150", "decodes 5 classes, but its configuration says 150"),
-        ("img_size=(64, 64)", "img_size=(64, 96)", "no grid of 4×6"),
+        ("img_size=(64, 64)", "img_size=(64, 96)", "not a grid of 4×6"),
         ("norm_cfg = dict(", "_base_ = ['other.py']\nnorm_cfg = dict(", "builds on other files"),
         ("model = dict(", "model = = dict(", "configuration is not understood"),
     ],

@@ -59,13 +59,15 @@ def tamper(honest, **options):
     return "evil.ckpt"
 
 
-def test_weights_that_are_no_numbers_are_refused(honest, tmp_path, monkeypatch):
+def test_non_finite_weights_are_refused(honest, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = torch.load(honest)
     name = list(content["state_dict"])[-1]
     content["state_dict"][name].view(-1)[-1] = float("nan")
     torch.save(content, "diverged.ckpt")
-    with pytest.raises(ValueError, match=rf"diverged.ckpt is of no use: {name} .* take an earlier checkpoint"):
+    with pytest.raises(
+        ValueError, match=rf"diverged.ckpt is unusable: {name} holds NaN .* take an earlier checkpoint"
+    ):
         segbench.load("diverged.ckpt")
 
 
@@ -92,8 +94,12 @@ LINEAR = "segbench.decoders.linear.LinearDecoder"
         ("decoder", {"class_path": "torch.nn.Linear"}, "none of segbench's"),
         ("decoder", {"class_path": "segbench.decoders.linear.nn.Linear"}, "leads out of segbench"),
         ("decoder", {"class_path": "segbench.atomic.Path", "init_args": {}}, "leads out of segbench"),
-        ("decoder", {"class_path": "segbench.cli.main", "init_args": {"args": ["fit"]}}, "is not a class"),
-        ("decoder", {"class_path": "segbench.something.else_again"}, "is not a class"),
+        (
+            "decoder",
+            {"class_path": "segbench.cli.main", "init_args": {"args": ["fit"]}},
+            "is not a known class",
+        ),
+        ("decoder", {"class_path": "segbench.something.else_again"}, "is not a known class"),
         ("decoder", {"class_path": "segbench.encoders.conv.ConvEncoder"}, "Decoder"),
         ("decoder", {"class_path": ["stranger.call"]}, "is damaged"),
         ("decoder", '{"class_path": "stranger.call"}', "is damaged"),
@@ -191,7 +197,7 @@ def test_packages_of_the_users_own_are_trusted_by_name(stranger, honest, capsys)
     with pytest.raises(SystemExit):
         main(["test", "--trust", "stranger"])
     assert "give --checkpoint CKPT" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="is not a class"):  # trusted, but still no function
+    with pytest.raises(ValueError, match="is not a known class"):  # trusted, but still no function
         segbench.load(tamper(honest, decoder="stranger.call"), trust=["stranger"])
     assert not Path("executed").exists()
 

@@ -193,7 +193,7 @@ def test_each_ends_in_one_line_within_a_gigabyte(hostile):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("two_in_one", "no archive of torch"), ("bytes", "a bytearray"), ("sets", "524,288 values")],
+    [("two_in_one", "not an archive of torch"), ("bytes", "a bytearray"), ("sets", "524,288 values")],
 )
 def test_memory_is_not_filled_before_a_file_is_refused(tmp_path, name, told):
     saved(tmp_path / "plain.ckpt")
