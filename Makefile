@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow smoke fuzz kills audit lint type format bench lock clean
+.PHONY: help setup demo test test-slow test-nightly smoke fuzz kills audit lint type format bench lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +26,13 @@ demo: $(READY) ## train the mean-shift decoder on drawn scenes (minutes on two c
 		--model.init_args.encoder.init_args.drop_path_rate 0  # stochastic depth is for longer trainings
 
 test: $(READY) ## run the tests, less the slow ones and the smoke tests
-	$(BIN)/python -m pytest -m "not slow and not smoke" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not slow and not smoke and not nightly" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
+
+test-nightly: $(READY) ## run the tests that take too long for every change
+	$(BIN)/python -m pytest -m nightly $(PARALLEL)
 
 smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
 	$(BIN)/python -m pytest -m smoke $(PARALLEL)

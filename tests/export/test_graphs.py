@@ -78,9 +78,15 @@ def checkpoint_of(tmp_path_factory):
     return make
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
-@pytest.mark.parametrize("photograph", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "photograph"),
+    [
+        pytest.param("onnx", True, marks=pytest.mark.slow),
+        pytest.param("pt2", False, marks=pytest.mark.slow),
+        pytest.param("onnx", False, marks=pytest.mark.nightly),
+        pytest.param("pt2", True, marks=pytest.mark.nightly),
+    ],
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_decoder_at_three_sizes(tmp_path, capsys, checkpoint_of, name, kind, photograph):
     checkpoint = checkpoint_of(name)
