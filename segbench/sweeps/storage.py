@@ -1,15 +1,18 @@
 """Optuna's storage: opened patiently, and safe for several processes even where it is an SQLite file."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
+from optuna.storages._rdb.models import BaseModel
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError
 
+from segbench.atomic import scratch
 from segbench.printable import without_passwords
 
 T = TypeVar("T")
@@ -53,6 +56,7 @@ def backend(storage: str) -> optuna.storages.RDBStorage:
     # Several processes write at a time, and SQLite gives up after 5 s.
     options = {"connect_args": {"timeout": 60}} if storage.startswith("sqlite") else {}
     try:
+        _create_whole(storage)
         opened = optuna.storages.RDBStorage(storage, engine_kwargs=options)
     except (OperationalError, IntegrityError):
         raise
@@ -62,8 +66,38 @@ def backend(storage: str) -> optuna.storages.RDBStorage:
             "sqlite:///FILE or postgresql+psycopg2://USER@HOST/DATABASE"
         ) from None
     if opened.engine.dialect.name == "sqlite":
+        _add_missing_indexes(opened.engine)
         _lock_before_reading(opened.engine)
     return opened
+
+
+def _create_whole(storage: str) -> None:
+    """Creates an SQLite database that does not exist yet under another name, and moves it into place.
+
+    A kill between a table and its index would leave a database in which a study can exist twice.
+    """
+    file = Path(storage.removeprefix("sqlite:///"))
+    if not storage.startswith("sqlite:///") or "?" in storage or not file.name or file.exists():
+        return
+    if not file.parent.is_dir():
+        return  # Optuna says so
+    with scratch(file.parent) as folder:
+        draft = folder / file.name
+        made = optuna.storages.RDBStorage(f"sqlite:///{draft}")
+        made.engine.dispose()
+        try:
+            os.link(draft, file)  # unlike a rename it never replaces the database of a faster process
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            draft.replace(file)
+
+
+def _add_missing_indexes(engine: Engine) -> None:
+    """Adds what a kill during the creation of a database kept earlier versions from adding."""
+    for table in BaseModel.metadata.tables.values():
+        for index in table.indexes:
+            index.create(engine, checkfirst=True)
 
 
 def _lock_before_reading(engine: Engine) -> None:
