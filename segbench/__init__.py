@@ -40,6 +40,6 @@ def load(checkpoint: "str | Path", trust: "str | Sequence[str] | None" = None) -
         ...
         ValueError: checkpoint not found: no/such/file.ckpt
     """
-    from segbench.tasks.checkpoint import load_task  # torch takes seconds; `segbench --help` must not
+    from segbench.checkpoints.reading import load_task  # torch takes seconds; `segbench --help` must not
 
     return load_task(checkpoint, trust)

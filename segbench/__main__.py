@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from segbench.posix import STOP_SIGNALS, is_importing, stop_at_start
+from segbench.utils.posix import STOP_SIGNALS, is_importing, stop_at_start
 
 # Threads that spin for long while they wait made many small operations up to fifty times slower where
 # something else (loader workers, another run) shared the cores; threads that sleep at once made them up to four
@@ -33,9 +33,9 @@ def main(args: list[str] | None = None) -> None:
         if args[:1] == ["fit"]:
             for number in STOP_SIGNALS:
                 signal.signal(number, stop_at_start)
-    from segbench.verbs import run
+    from segbench import cli
 
-    run(args)
+    cli.main(args)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -33,7 +33,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """Draws the twin of a dataset once, by its overlay's name or its class, and says how it is named."""
-    from segbench.commands.synth import synth
+    from segbench.commands.synth.command import synth
 
     folder = tmp_path_factory.mktemp("twins")
 

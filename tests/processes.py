@@ -12,7 +12,9 @@ import fork_server
 from segbench.__main__ import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["segbench.cli", "segbench.data.synthetic", "segbench.tasks.semantic"])
+_CONTEXT.set_forkserver_preload(
+    ["segbench.training.lightning_cli", "segbench.data.synthetic", "segbench.tasks.semantic"]
+)
 
 
 def free_port():

@@ -10,10 +10,10 @@ import yaml
 from tiny import two_steps
 
 from segbench.__main__ import main
-from segbench.commands.sweep import parse
-from segbench.sweeps.dry_run import overlay
-from segbench.sweeps.file import read_sweep
-from segbench.sweeps.space import covering
+from segbench.commands.sweep.command import parse
+from segbench.commands.sweep.dry_run import overlay
+from segbench.commands.sweep.file import read_sweep
+from segbench.commands.sweep.space import covering
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.yaml"))

@@ -10,8 +10,8 @@ from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from segbench.atomic import replacing
-from segbench.tasks.checkpoint_file import save_file
+from segbench.checkpoints.writing import save_file
+from segbench.utils.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

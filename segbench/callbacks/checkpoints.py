@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from segbench import __version__
-from segbench.atomic import remove_drafts, replacing
 from segbench.callbacks.checkpoint_io import AtomicCheckpointIO
+from segbench.utils.files import remove_drafts, replacing
 
 
 class Checkpoints(Checkpoint):

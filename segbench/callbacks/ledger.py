@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning as L
 
 from segbench.callbacks.checkpoints import is_best
-from segbench.metrics.ledger_file import save_ledger
+from segbench.runs.ledger_file import save_ledger
 from segbench.tasks.base import Task
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from segbench.functional import pictures
 from segbench.postprocess.regions import Regions
 from segbench.tasks.base import Task
 from segbench.types import Batch
+from segbench.visualization import pictures
 
 
 class Panels(L.Callback):

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import lightning as L
 
 from segbench.data.base import SegmentationDataModule
-from segbench.functional import pictures
 from segbench.tasks.base import Task
 from segbench.types import Batch
+from segbench.visualization import pictures
 
 
 class PredictionFiles(L.Callback):

@@ -18,7 +18,7 @@ from typing import Any
 import lightning as L
 
 from segbench.callbacks.checkpoints import Checkpoints
-from segbench.posix import STOP_SIGNALS, TEMPFAIL, stop_at_start
+from segbench.utils.posix import STOP_SIGNALS, TEMPFAIL, stop_at_start
 
 SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
 STOPPED = TEMPFAIL  # 75: the same command, given again, resumes; `experiments/slurm.sbatch` looks for it

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import lightning as L
 
-from segbench.atomic import replacing
 from segbench.data.base import SegmentationDataModule
+from segbench.utils.files import replacing
 
 
 class SplitLists(L.Callback):

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.reduced import REDUCTIONS
+from segbench.data.io.scaled_jpeg import REDUCTIONS
 
 Number = TypeVar("Number", bound=np.integer)
 Read = Callable[[int], tuple[NDArray[np.uint8], int]]

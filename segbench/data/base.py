@@ -13,17 +13,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from segbench.data.augment import Augmentation, StandardAugment, plain_augment
-from segbench.data.dataset import Item, Sample, SegmentationDataset, collate
-from segbench.data.decoded import DecodedFiles
-from segbench.data.files import composed, is_jpeg_name
-from segbench.data.first_batches import FirstBatches
-from segbench.data.formats import SUFFIXES
+from segbench.data.io.decoded import DecodedFiles
+from segbench.data.io.files import composed, is_jpeg_name
+from segbench.data.io.formats import SUFFIXES
+from segbench.data.io.listing import subfolders
 from segbench.data.label_census import check_labels
-from segbench.data.listing import subfolders
-from segbench.data.sampling import Draw, EvalShare, TrainBatches
+from segbench.data.loading.dataset import Item, Sample, SegmentationDataset, collate
+from segbench.data.loading.first_batches import FirstBatches
+from segbench.data.loading.sampling import Draw, EvalShare, TrainBatches
+from segbench.data.loading.workers import WorkerLoader
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform, Transforms
-from segbench.data.workers import WorkerLoader
 from segbench.types import Batch
 
 __all__ = [
@@ -92,7 +92,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 on, where the set fits into memory or lies on a fast disk.
             reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
                 shrinks them at least as much; faster for photographs much larger than the crops. Windows and
-                labels stay the same, pixels are smoother; see `segbench.data.reduced`.
+                labels stay the same, pixels are smoother; see `segbench.data.io.scaled_jpeg`.
 
         Raises:
             ValueError: If a number is out of range, or options contradict each other.

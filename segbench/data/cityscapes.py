@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC, paint_label_ids
-from segbench.data.files import write_image
 from segbench.data.folder_layout import FolderLayout
+from segbench.data.io.files import write_image
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.atomic import replacing
-from segbench.cache import cache_folder
 from segbench.data.base import SegmentationDataModule
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC, LABEL_COLORS, nearest_label_ids, paint_label_ids
-from segbench.data.files import read_image, read_mask, write_image
-from segbench.data.listing import list_files
+from segbench.data.io.files import read_image, read_mask, write_image
+from segbench.data.io.listing import list_files
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.transforms import Transform
-from segbench.functional.pictures import write_png
+from segbench.utils.cache import cache_folder
+from segbench.utils.files import replacing
+from segbench.visualization.pictures import write_png
 
 _VERSION = 1  # counts up when labels are found otherwise, so that old caches are not taken for new ones
 _FOLDERS: dict[Split, str] = {

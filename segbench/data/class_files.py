@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from segbench.data.files import read_text
-from segbench.yaml_files import check_yaml
+from segbench.data.io.files import read_text
+from segbench.utils.yaml_files import check_yaml
 
 _LINE = re.compile(r"(-?\d+[\s,]+)?((?:\d+[\s,]+)*)(.*)")
 _CVAT = re.compile(r"(.+):(\d+),(\d+),(\d+):[^:]*:[^:]*")

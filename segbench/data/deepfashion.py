@@ -20,8 +20,8 @@ from PIL import Image
 
 from segbench.data.augment import FILL, Augmentation
 from segbench.data.base import SegmentationDataModule
-from segbench.data.files import read_text, write_image, write_palette_image
-from segbench.data.listing import list_files
+from segbench.data.io.files import read_text, write_image, write_palette_image
+from segbench.data.io.listing import list_files
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.splits import divide, draw
 from segbench.data.transforms import Transforms, VariedCrop

@@ -9,7 +9,7 @@ from segbench.data.base import DatasetSpec, Layout, SegmentationDataModule, Spli
 from segbench.data.class_files import read_rows, rows_of
 from segbench.data.class_table import read_table, training_spec
 from segbench.data.folder_layout import FolderLayout
-from segbench.data.indexed_masks import Reading
+from segbench.data.io.indexed_masks import Reading
 from segbench.data.listed_splits import LIST_SUFFIXES, ListedSplits
 from segbench.data.scene import class_names, scene_palette
 from segbench.data.spec import Color, default_palette

@@ -10,11 +10,11 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.color_masks import count_transparent, ids_of_colors, is_colored
-from segbench.data.files import read_painted
-from segbench.data.indexed_masks import Reading, ids_of_indices, read_palette
-from segbench.data.listing import list_files, subfolders
-from segbench.data.pixels import is_grey
+from segbench.data.io.color_masks import count_transparent, ids_of_colors, is_colored
+from segbench.data.io.files import read_painted
+from segbench.data.io.indexed_masks import Reading, ids_of_indices, read_palette
+from segbench.data.io.listing import list_files, subfolders
+from segbench.data.io.pixels import is_grey
 from segbench.data.spec import Color, Layout, Pair, Split
 
 
@@ -36,7 +36,7 @@ class FolderLayout(Layout):
         new_name: Name of the files that `place` invents.
         image_type: And their file type.
         colors: File id of each colour, where masks may be painted in RGB.
-        indexed_masks: What a mask with a palette holds; see `segbench.data.indexed_masks`.
+        indexed_masks: What a mask with a palette holds; see `segbench.data.io.indexed_masks`.
     """
 
     images: tuple[str, ...] = ("images/{split}",)

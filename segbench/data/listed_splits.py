@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files import composed, read_text
 from segbench.data.folder_layout import FolderLayout, fill
-from segbench.data.formats import SUFFIXES
+from segbench.data.io.files import composed, read_text
+from segbench.data.io.formats import SUFFIXES
 from segbench.data.spec import Layout, Pair, Split
 
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list", ".csv", ".tsv"})

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segbench.data.files import read_image, read_mask, write_image
-from segbench.printable import CONTROLS, printable
+from segbench.data.io.files import read_image, read_mask, write_image
+from segbench.utils.printable import CONTROLS, printable
 
 Split = Literal["train", "val", "test", "predict"]
 Color = tuple[int, int, int]

@@ -1,22 +1,27 @@
 """A data module of drawn scenes, and the synthetic twin of any dataset."""
 
 import hashlib
+import inspect
 import json
+import pkgutil
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
-from typing import get_args
+from typing import TypeGuard, get_args
 
 from rich.progress import track
 
-from segbench.atomic import naming, scratch
-from segbench.cache import cache_folder
+import segbench.data
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.scene import class_names, draw_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout
 from segbench.data.transforms import Transform
+from segbench.utils.cache import cache_folder
+from segbench.utils.files import naming, scratch
 
+_LARGEST = 8192  # pixels of a side; scenes are generated in memory
 _VERSION = 1  # counts up when scenes change, so that old caches are not taken for new ones
 
 
@@ -71,12 +76,81 @@ def write_synthetic(
         draft.rename(root)  # fails if another process was faster and `root` is no longer empty
 
 
+def write_twin(
+    dataset: type[SegmentationDataModule],
+    root: Path,
+    images: int = 8,
+    size: tuple[int, int] = (256, 256),
+    seed: int = 0,
+) -> list[Split]:
+    """Writes a dataset's synthetic twin.
+
+    Args:
+        dataset: A data module with a spec and a layout of its own.
+        root: Folder to be made; an empty one may be there.
+        images: Number of images of each split that has files of its own.
+        size: Height and width of the images.
+        seed: Another seed gives other scenes.
+
+    Returns:
+        The splits that were written.
+
+    Raises:
+        FileExistsError: If `root` holds something already.
+        ValueError: If a number is out of range.
+    """
+    if images < 1 or min(size) < 8 or max(size) > _LARGEST or seed < 0:
+        raise ValueError(
+            f"images={images}, size={list(size)}, seed={seed}: give at least 1 image, 8 to {_LARGEST} pixels"
+            " and no negative seed"
+        )
+    counts = dict.fromkeys(own_places(dataset.layout), images)
+    write_synthetic(root, dataset.spec, dataset.layout, counts, size, seed)
+    return list(counts)
+
+
 def own_places(layout: Layout) -> list[Split]:
     """Lists the splits that have files of their own; in articles `test` is often val once more."""
     places: dict[Path, Split] = {}
     for split in get_args(Split):
         places.setdefault(layout.place(Path(), split, 1).image, split)
     return list(places.values())
+
+
+def find_dataset(name: str) -> type[SegmentationDataModule]:
+    """Finds a data module whose classes and layout are known without data.
+
+    Args:
+        name: Of its file in segbench/data, or its dotted path.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def has_twin(cls: object) -> TypeGuard[type[SegmentationDataModule]]:
+        return inspect.isclass(cls) and issubclass(cls, SegmentationDataModule) and hasattr(cls, "spec")
+
+    if "." in name and all(map(str.isidentifier, name.split("."))):
+        module, _, attribute = name.rpartition(".")
+        try:
+            cls = getattr(import_module(module), attribute, None)
+        except ImportError as error:
+            raise ValueError(f"dataset {name}: {error}") from None
+        if not has_twin(cls):
+            raise ValueError(f"dataset {name} is not a data module with a spec and a layout of its own")
+        return cls
+    found: dict[str, type[SegmentationDataModule]] = {}
+    for file in pkgutil.iter_modules(segbench.data.__path__):
+        module_of = import_module(f"segbench.data.{file.name}")
+        for _, cls in inspect.getmembers(module_of, has_twin):
+            if cls.__module__ == module_of.__name__:
+                found[file.name] = cls
+    if name not in found:
+        raise ValueError(f"unknown dataset '{name}'; choose {', '.join(found)}, or a dotted path")
+    return found[name]
 
 
 class SyntheticDataModule(SegmentationDataModule):

@@ -17,7 +17,7 @@ from torch import nn
 from segbench.decoders.base import Decoder
 from segbench.functional.patches import patches_to_image, pixels_in_patch_order
 from segbench.functional.tokens import crop, map_to_tokens, pad_to_multiple
-from segbench.layers.dense import dense, mlp
+from segbench.layers.keras_linear import dense, mlp
 from segbench.layers.patch_tokens import PatchTokens
 from segbench.types import FeatureInfo, Features, Prediction
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segbench.encoders.base import DepthGroup, Encoder
 from segbench.functional.tokens import pad_to_multiple, tokens_to_map
 from segbench.layers.attention import SelfAttention
-from segbench.layers.dense import mlp
+from segbench.layers.keras_linear import mlp
 from segbench.layers.patch_tokens import PatchTokens
 from segbench.types import FeatureInfo, Features
 

@@ -18,8 +18,8 @@ from timm.models import eva, vision_transformer
 from timm.models.eva import Eva
 from torch import Tensor
 
-from segbench.arrays import check_npz
 from segbench.functional.resize import Resampling
+from segbench.utils.arrays import check_npz
 
 # Arrays that timm reads from such a file, and heads, which are known and not wanted.
 _AUGREG_KEY = re.compile(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segbench.functional.patches import image_to_patches
 from segbench.functional.tokens import resample_grid
-from segbench.layers.dense import dense
+from segbench.layers.keras_linear import dense
 
 
 class PatchTokens(nn.Module):

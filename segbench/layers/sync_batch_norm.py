@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as collectives
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segbench.functional.processes import num_processes, packed, unpacked
+from segbench.utils.distributed import num_processes, packed, unpacked
 
 _AFTER = ("drop", "act")  # what timm's BatchNormAct2d does after it has normalised
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
-from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
+from segbench.utils.distributed import batch_sums
 
 
 class BoundaryBCE(Loss):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segbench.functional.labels import split_labels
-from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
+from segbench.utils.distributed import batch_sums
 
 
 class MeanAbsoluteColor(Loss):

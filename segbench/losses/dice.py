@@ -8,9 +8,9 @@ classes without a pixel in the batch are left out: what they are given is missin
 from torch import Tensor
 
 from segbench.functional.overlap import overlap
-from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
+from segbench.utils.distributed import batch_sums
 
 
 class Dice(Loss):

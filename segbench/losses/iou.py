@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from segbench.functional.overlap import overlap
-from segbench.functional.processes import batch_sums
 from segbench.losses.base import Loss
 from segbench.types import Prediction
+from segbench.utils.distributed import batch_sums
 
 
 class SoftIoU(Loss):

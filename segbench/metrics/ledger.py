@@ -8,8 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from segbench.metrics.ledger_file import Ledger, SavedLedger, load_ledger, save_ledger
 from segbench.metrics.segmentation import confusion_matrix
+from segbench.runs.ledger_file import Ledger, SavedLedger, load_ledger, save_ledger
 
 __all__ = ["ConfusionLedger", "Ledger", "SavedLedger", "load_ledger", "save_ledger"]
 

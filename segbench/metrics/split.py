@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from segbench.metrics.ledger import ConfusionLedger
-from segbench.metrics.ledger_file import Ledger
 from segbench.metrics.segmentation import scores
+from segbench.runs.ledger_file import Ledger
 
 
 def further_split(split: str, iterations: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from segbench.parsing.names import near
-from segbench.yaml_files import check_yaml, read_text
+from segbench.utils.yaml_files import check_yaml, read_text
 
 
 def check_words(words: list[str], configured: bool = True) -> dict[str, str]:

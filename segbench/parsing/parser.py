@@ -27,7 +27,7 @@ from segbench.parsing.command_line import check_words
 from segbench.parsing.expected import alternatives, contracts, not_text_keys, refusal
 from segbench.parsing.names import class_names, did_you_mean, init_options, option_hint
 from segbench.parsing.reasons import last, reason
-from segbench.yaml_files import line_of
+from segbench.utils.yaml_files import line_of
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _SEALED = re.compile("\x02([0-9a-f]+)\x03")

@@ -15,29 +15,17 @@ best class.
 import math
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segbench.kernels import native
 from segbench.kernels.backends import choose_backend
+from segbench.kernels.regions import Filled, dust_fill_native
 
 MOST_TURNS = 1000  # times that a pixel beside a region may be turned away
 _DONE, _NOT_A_PROBABILITY, _NO_MEMORY, _NO_SEED = range(4)
-
-
-class Filled(NamedTuple):
-    """Regions that cover the image.
-
-    Attributes:
-        masks: `(H, W)` int32: the region that a pixel was in or joined; `M + k`, of `M` regions, where it was
-            promoted to class `k` or joined those that were.
-        labels: `(H, W)` the class of each pixel's mask.
-    """
-
-    masks: NDArray[np.int32]
-    labels: NDArray[np.int64]
 
 
 def dust_fill(
@@ -105,7 +93,7 @@ def fill_masks(
     if ids.size == 0:
         return Filled(ids, np.empty(ids.shape, np.int64))
     offered = ["native", "plain"] if native.available() else ["plain"]
-    fill = {"native": _native, "plain": _python}[choose_backend(backend, offered)]
+    fill = {"native": dust_fill_native, "plain": _python}[choose_backend(backend, offered)]
     status, filled = fill(probabilities, ids, thresholds, join, impatience)
     if status == _NOT_A_PROBABILITY:
         raise ValueError(
@@ -117,29 +105,6 @@ def fill_masks(
         best = probabilities.argmax(0)
         return Filled(best.astype(np.int32), np.asarray(best, np.int64))
     return filled
-
-
-def _native(
-    probabilities: NDArray[np.float32],
-    regions: NDArray[np.int32],
-    promote: NDArray[np.float64],
-    join: float,
-    impatience: float,
-) -> tuple[int, Filled]:
-    labels = np.empty(regions.shape, np.int64)
-    mapping = np.empty(regions.shape, np.int32)
-    status = native.library().dust_fill(
-        native.pointer(probabilities),
-        *map(native.integer, probabilities.shape),
-        native.pointer(regions),
-        native.integer(regions.max() + 1),
-        native.pointer(promote),
-        native.real(join),
-        native.real(impatience),
-        native.pointer(mapping),
-        native.pointer(labels),
-    )
-    return status, Filled(mapping, labels)
 
 
 def _python(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segbench.kernels import native
 from segbench.kernels.backends import choose_backend
+from segbench.kernels.regions import label_regions_native
 
 
 def segment(
@@ -41,21 +42,8 @@ def segment(
     if walls.size == 0:
         return np.empty(walls.shape, np.int32)
     offered = ["native", "plain"] if native.available() else ["plain"]
-    divide = {"native": _native, "plain": _opencv}[choose_backend(backend, offered)]
+    divide = {"native": label_regions_native, "plain": _opencv}[choose_backend(backend, offered)]
     return divide(walls, min_size)
-
-
-def _native(walls: NDArray[np.bool_], min_size: int) -> NDArray[np.int32]:
-    ids = np.empty(walls.shape, np.int32)
-    height, width = walls.shape
-    count = native.library().label_regions(
-        native.pointer(walls),
-        *map(native.integer, (height, width, min_size)),
-        native.pointer(ids),
-    )
-    if count < 0:
-        raise MemoryError(f"no memory for the regions of {width}x{height} pixels")
-    return ids
 
 
 def _opencv(walls: NDArray[np.bool_], min_size: int) -> NDArray[np.int32]:

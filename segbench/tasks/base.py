@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 from torch import Tensor, nn
 
-from segbench.inference.augment import Views
-from segbench.inference.certainty import Certainty
-from segbench.inference.dense import Dense
+from segbench.inference.confidence import Certainty
+from segbench.inference.pixel_probabilities import Dense
+from segbench.inference.test_time_augmentation import Views
 from segbench.metrics.split import SplitScores
 from segbench.postprocess.base import PostProcessor
 

@@ -20,7 +20,7 @@ def trained_classes(checkpoint: Mapping[str, Any], path: str | Path) -> list[str
     """Reads the class names that a checkpoint was trained with.
 
     Args:
-        checkpoint: From `segbench.tasks.checkpoint.read_checkpoint`.
+        checkpoint: From `segbench.checkpoints.reading.read_checkpoint`.
         path: Its file, for the message.
 
     Returns:
@@ -66,7 +66,7 @@ def match_classes(task: Task, checkpoint: Mapping[str, Any], path: str | Path, s
 
     Args:
         task: Built for the data.
-        checkpoint: From `segbench.tasks.checkpoint.read_checkpoint`.
+        checkpoint: From `segbench.checkpoints.reading.read_checkpoint`.
         path: Its file, for messages.
         scoring: Not to be trained any further.
 

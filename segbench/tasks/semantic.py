@@ -13,14 +13,14 @@ from torch.optim import SGD, Optimizer
 
 from segbench.decoders.base import Decoder
 from segbench.encoders.base import Encoder, weights_follow
-from segbench.functional.gradients import unreached
-from segbench.inference import augment, sliding_window
-from segbench.inference.augment import Views
-from segbench.inference.certainty import Certainty, certainty
-from segbench.inference.dense import Dense, dense
+from segbench.inference import sliding_window
+from segbench.inference import test_time_augmentation as augment
+from segbench.inference.confidence import Certainty, certainty
 from segbench.inference.encoded_once import EncodedOnce
 from segbench.inference.input_check import check_image
+from segbench.inference.pixel_probabilities import Dense, dense
 from segbench.inference.sliding_window import SmallImages, WindowPrediction, Windows
+from segbench.inference.test_time_augmentation import Views
 from segbench.kernels.upsample_argmax import label_dtype
 from segbench.losses.base import Loss
 from segbench.losses.cross_entropy import CrossEntropy
@@ -32,6 +32,7 @@ from segbench.optim.schedules import Poly, Schedule
 from segbench.postprocess.base import PostProcessor
 from segbench.tasks.base import Task
 from segbench.tasks.classes import check_data, growing_axes
+from segbench.tasks.unused_parameters import unreached
 from segbench.types import Batch, FeatureInfo, Features, Prediction
 
 
@@ -110,7 +111,7 @@ class SemanticTask(Task):
                 compilation, and after eight the rest runs uncompiled: set `window` where sizes vary.
             cache_features: Let a frozen encoder encode so many views of each training image once, and train on
                 their features from then on; 0 encodes a new view at each step. Changes the protocol, as
-                segbench.callbacks.feature_cache says.
+                segbench.callbacks.feature_cache.callback says.
 
         Raises:
             ValueError: If the parts do not fit each other.
@@ -359,7 +360,7 @@ class SemanticTask(Task):
         if not batch.maps:
             raise ValueError(
                 "cache_features: the batch comes without features; give the trainer the callback"
-                " segbench.callbacks.feature_cache.FeatureCache, as `segbench fit` does"
+                " segbench.callbacks.feature_cache.callback.FeatureCache, as `segbench fit` does"
             )
         image = self.encoder.normalize(batch.image)
         return Features(image, tuple(level.to(image.dtype) for level in batch.maps))

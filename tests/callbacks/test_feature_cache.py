@@ -14,15 +14,15 @@ import torch
 from tiny import overlay
 
 from segbench.__main__ import main
-from segbench.callbacks.feature_cache import digest, encoder_recipe
+from segbench.callbacks.feature_cache import store as feature_store
+from segbench.callbacks.feature_cache.callback import digest, encoder_recipe
+from segbench.callbacks.feature_cache.store import FeatureStore
 from segbench.callbacks.step_seed import StepSeed
-from segbench.data import feature_store
-from segbench.data.feature_store import FeatureStore
 from segbench.decoders.linear import LinearDecoder
 from segbench.encoders.timm_vit import TimmViT
-from segbench.lock import FolderLock
 from segbench.tasks.semantic import SemanticTask
 from segbench.types import Batch
+from segbench.utils.lock import FolderLock
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -207,7 +207,7 @@ def test_who_comes_second_waits_and_encodes_nothing_twice(place, monkeypatch, ca
             (place / view.name).rename(view)
         other.release()
 
-    monkeypatch.setattr("segbench.lock.time.sleep", end)
+    monkeypatch.setattr("segbench.utils.lock.time.sleep", end)
     assert report(fit("--trainer.max_steps", "1"))["encoded"] == 0
     assert "waiting for `segbench" in (said := capsys.readouterr().err)
     assert f"to finish in {store.absolute()}" in said

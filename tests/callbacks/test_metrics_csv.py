@@ -2,7 +2,7 @@
 
 import csv
 
-from segbench.callbacks.metrics_csv import MetricsCSV
+from segbench.runs.metrics_csv import MetricsCSV
 
 
 def read(folder):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from segbench.callbacks.predictions import PredictionFiles
-from segbench.data.files import write_image
 from segbench.data.folder import FolderDataModule
+from segbench.data.io.files import write_image
 
 
 @pytest.mark.parametrize(("one", "other", "file"), [("a/b", "a__b", "a__b"), ("x y", "x+y", "x_y")])

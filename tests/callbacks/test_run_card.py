@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from segbench.callbacks import run_card
+from segbench.callbacks import run_metadata as run_card
 from segbench.callbacks.checkpoints import Checkpoints, is_best
-from segbench.callbacks.run_card import RunCard
+from segbench.callbacks.run_metadata import RunCard
 
 
 def test_step_time_is_the_pace_of_optimiser_steps_without_validation(monkeypatch):

@@ -8,7 +8,7 @@ from tiny import overlay
 from torch import nn
 
 from segbench.__main__ import main
-from segbench.callbacks.start import Start, fill
+from segbench.callbacks.init_from_checkpoint import Start, fill
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = overlay(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segbench.data.ade20k import ADE20K, ADE20K_LAYOUT, ADE20K_SPEC
-from segbench.data.files import read_mask
+from segbench.data.io.files import read_mask
 from segbench.data.synthetic import write_synthetic
 
 

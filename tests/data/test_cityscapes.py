@@ -10,7 +10,7 @@ import pytest
 from segbench.__main__ import main
 from segbench.data.cityscapes import Cityscapes, CityscapesLayout
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
-from segbench.data.files import read_image, read_mask
+from segbench.data.io.files import read_image, read_mask
 from segbench.data.scene import draw_scene
 from segbench.data.synthetic import own_places, write_synthetic
 

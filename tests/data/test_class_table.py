@@ -6,8 +6,8 @@ from PIL import Image
 
 from segbench.data.class_files import read_rows, rows_of
 from segbench.data.class_table import read_table, training_spec
-from segbench.data.color_masks import ids_of_colors
 from segbench.data.folder import FolderDataModule
+from segbench.data.io.color_masks import ids_of_colors
 from segbench.data.spec import default_palette
 
 NAMES = ["sky", "road", "car", "bus", "void"]

@@ -19,11 +19,11 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 
-from segbench.data import pixels
 from segbench.data.base import SegmentationDataModule, default_num_workers
-from segbench.data.dataset import Item, collate
 from segbench.data.folder import FolderDataModule, FolderLayout
-from segbench.data.sampling import Draw
+from segbench.data.io import pixels
+from segbench.data.loading.dataset import Item, collate
+from segbench.data.loading.sampling import Draw
 from segbench.data.scene import draw_scene
 from segbench.data.spec import DatasetSpec, default_palette
 from segbench.data.synthetic import SyntheticDataModule, write_synthetic

@@ -20,7 +20,7 @@ from segbench.data.deepfashion import (
     garment,
     split_names,
 )
-from segbench.data.sampling import Draw
+from segbench.data.loading.sampling import Draw
 from segbench.data.scene import draw_scene
 from segbench.data.synthetic import write_synthetic
 from segbench.data.transforms import Transforms

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench.commands.synth import find
 from segbench.data.spec import DatasetSpec
+from segbench.data.synthetic import find_dataset as find
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PUBLISHED = ["ade20k", "cityscapes", "cityscapes_pairs", "deepfashion", "camvid"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segbench.commands.synth import find
 from segbench.data.cityscapes import Cityscapes
-from segbench.data.files import read_mask
-from segbench.functional import pictures
+from segbench.data.io.files import read_mask
+from segbench.data.synthetic import find_dataset as find
+from segbench.visualization import pictures
 
 FOLDER = os.environ.get("SEGBENCH_REAL_SAMPLES")
 pytestmark = pytest.mark.skipif(

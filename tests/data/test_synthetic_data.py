@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("segbench.atomic.try_lock", refuse)
+    monkeypatch.setattr("segbench.utils.files.try_lock", refuse)
     with pytest.raises(PermissionError, match=r"Read-only file system.*cache_dir or SEGBENCH_CACHE") as error:
         small(tmp_path).prepare_data()
     assert "\n" not in str(error.value)

@@ -9,7 +9,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from segbench.benchmarks.timing import peak_bytes
+from segbench.commands.bench.timing import peak_bytes
 from segbench.encoders.base import weights_follow
 from segbench.encoders.timm_vit import TimmViT
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segbench.benchmarks.timing import peak_bytes
+from segbench.commands.bench.timing import peak_bytes
 from segbench.functional import bands
 from segbench.functional.bands import sum_over_bands
 

@@ -250,8 +250,8 @@ def _parse() -> None:
 
 
 def _check_sweep() -> None:
-    from segbench.commands.sweep import check
-    from segbench.sweeps.file import read_sweep
+    from segbench.commands.sweep.command import check
+    from segbench.commands.sweep.file import read_sweep
 
     check(read_sweep(Path("sweep.yaml"), None, []))
 
@@ -282,7 +282,7 @@ def _load(path: str) -> None:
 
 
 def _load_ledger() -> None:
-    from segbench.metrics.ledger_file import load_ledger
+    from segbench.runs.ledger_file import load_ledger
 
     saved = load_ledger(Path("runs/tiny/damaged/ledger.npz"))
     saved.ledger.total(len(saved.class_names))
@@ -294,8 +294,8 @@ def _report() -> None:
 
 def _read_metrics() -> None:
     """Resumes logging, and reads what was logged as a sweep does."""
-    from segbench.callbacks.metrics_csv import MetricsCSV
-    from segbench.sweeps.job import columns, read_metric
+    from segbench.commands.sweep.job import columns, read_metric
+    from segbench.runs.metrics_csv import MetricsCSV
 
     path = Path("runs/tiny/damaged/metrics.csv")
     read_metric(path, "val/miou")
@@ -308,7 +308,7 @@ def _resume() -> None:
 
 
 def _open_record() -> None:
-    from segbench.labelling.record import open_record
+    from segbench.commands.segment.record import open_record
 
     with open_record(
         Path("labels"), [Path("data/images/test/0.png")], {"window": None}, overwrite=True

@@ -5,9 +5,9 @@ import torch
 from inference.test_sliding_window import K, model, photograph
 from reference import slow_windows
 
-from segbench.inference.augment import Views
-from segbench.inference.dense import dense, label_edges
+from segbench.inference.pixel_probabilities import dense, label_edges
 from segbench.inference.sliding_window import WindowPrediction, Windows
+from segbench.inference.test_time_augmentation import Views
 
 OPTIONS = [
     {},

@@ -8,9 +8,9 @@ from inference.test_sliding_window import K, model, peak, photograph
 from reference import slow_windows
 
 from segbench.inference import sliding_window
-from segbench.inference.augment import Views, predict_views, probability_tiles, segment
-from segbench.inference.certainty import certainty
+from segbench.inference.confidence import certainty
 from segbench.inference.sliding_window import Windows
+from segbench.inference.test_time_augmentation import Views, predict_views, probability_tiles, segment
 
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 

@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from segbench.kernels import attention as kernel
-from segbench.kernels import native, native_attention
+from segbench.kernels import native
 from segbench.kernels.attention import attention
+from segbench.kernels.attention import c_kernel as native_attention
 
 pytestmark = pytest.mark.skipif(
     not (native.available() and native_attention.is_fast()), reason="no C compiler, or neither AVX2 nor AVX-512"

@@ -5,7 +5,8 @@ import sys
 import pytest
 import torch
 
-from segbench.kernels import native, native_attention
+from segbench.kernels import native
+from segbench.kernels.attention import c_kernel as native_attention
 
 compiled = pytest.mark.skipif(not native.available(), reason="no C compiler")
 

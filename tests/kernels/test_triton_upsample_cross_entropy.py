@@ -10,8 +10,8 @@ from reference.slow_summed_cross_entropy import slow_summed_cross_entropy
 
 pytest.importorskip("triton")
 
-from segbench.kernels import triton_upsample_cross_entropy as kernel
-from segbench.kernels.triton_upsample_cross_entropy import loss_and_gradient
+from segbench.kernels.upsample_cross_entropy import triton_kernel as kernel
+from segbench.kernels.upsample_cross_entropy.triton_kernel import loss_and_gradient
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # interpreted on the CPU: tiny shapes
 DEFAULTS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segbench.benchmarks.timing import peak_bytes
+from segbench.commands.bench.timing import peak_bytes
 from segbench.functional.axis_map import bilinear_map, chain, reverse, tiles, windows_map
 from segbench.kernels import native
 from segbench.kernels import upsample_argmax as module

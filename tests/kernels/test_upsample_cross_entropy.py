@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from reference.slow_upsample_cross_entropy import slow_upsample_cross_entropy
 
-from segbench.benchmarks.timing import peak_bytes
-from segbench.kernels import chunked_upsample_cross_entropy as chunked
-from segbench.kernels import native, native_upsample_cross_entropy
-from segbench.kernels.upsample_cross_entropy import upsample_cross_entropy
+from segbench.commands.bench.timing import peak_bytes
+from segbench.kernels import native
+from segbench.kernels.upsample_cross_entropy import c_kernel as native_upsample_cross_entropy
+from segbench.kernels.upsample_cross_entropy import chunked, upsample_cross_entropy
 
 compiled = pytest.mark.skipif(not native.available(), reason="no C compiler")
 BACKENDS = ["plain", "chunked", pytest.param("native", marks=compiled)]

@@ -35,10 +35,10 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         "kill_rounds",
-        "segbench.cli",
+        "segbench.training.lightning_cli",
         "segbench.data.synthetic",
         "segbench.tasks.semantic",
-        "segbench.sweeps.loop",
+        "segbench.commands.sweep.loop",
     ]
 )
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -88,7 +88,7 @@ def prepare(place: Path) -> None:
     }
     (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     write_checkpoint(place / "linear.ckpt", "linear")
-    from segbench.commands.synth import synth
+    from segbench.commands.synth.command import synth
 
     synth("segbench.data.ade20k.ADE20K", place / "twin", images=5, size=(48, 56))
     (place / "tmp").mkdir()
@@ -150,7 +150,7 @@ WORKS = {
         "frozen.yaml",
         result=cache_result,
         begin=_forget_features,
-        patches={"segbench.data.feature_store.PART_BYTES": 30000},
+        patches={"segbench.callbacks.feature_cache.store.PART_BYTES": 30000},
     ),
     "segment": Work(
         ["segment", "--checkpoint", "linear.ckpt", "twin", "--out", "{}", "--batch_size", "1"], folder_result
@@ -256,7 +256,7 @@ def rounds(place: Path, work: Work, kills: int, seed: int) -> Iterator[str]:
 
 def sweep_rounds(place: Path, kills: int) -> Iterator[str]:
     """Kills a sweep of two trials whenever another file is there, and resumes it; see `rounds`."""
-    patches = {"segbench.sweeps.study.GRACE_S": 1.0}
+    patches = {"segbench.commands.sweep.study.GRACE_S": 1.0}
     work = Work(["sweep", "sweep.yaml", "--study", "{}", "--dry_run", "false"], run_result, patches=patches)
     end(place, start(place, work, "whole"))
     moments = ["study.db", "trial-0001/checkpoints/best.ckpt", "trial-0002/metrics.csv", "trial-0002/run.json"]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import yaml
 from jsonargparse import ArgumentParser
 
+from segbench.checkpoints.reading import load_task
 from segbench.tasks.base import Task
-from segbench.tasks.checkpoint import load_task
 
 VIT = {
     "class_path": "segbench.encoders.timm_vit.TimmViT",

@@ -14,7 +14,7 @@ from PIL import Image
 import segbench
 from segbench.__main__ import main
 from segbench.data.folder import FolderDataModule
-from segbench.metrics.ledger_file import load_ledger
+from segbench.runs.ledger_file import load_ledger
 from segbench.tasks.classes import class_order, differing, trained_classes
 
 

@@ -7,7 +7,7 @@ import torch
 from discovery import discover
 
 import segbench.decoders
-from segbench.conformance.overfit import quadrants
+from segbench.commands.check_decoder.overfit import quadrants
 from segbench.decoders.attention_unet import AttentionUNet
 from segbench.decoders.base import Decoder
 from segbench.decoders.linear import LinearDecoder

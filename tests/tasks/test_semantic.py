@@ -13,7 +13,7 @@ from reference import slow_windows
 
 from segbench.decoders.linear import LinearDecoder
 from segbench.encoders.timm_vit import TimmViT
-from segbench.inference.dense import label_edges
+from segbench.inference.pixel_probabilities import label_edges
 from segbench.losses.cross_entropy import CrossEntropy
 from segbench.necks.mean_shift import MeanShift
 from segbench.postprocess.base import PostProcessor

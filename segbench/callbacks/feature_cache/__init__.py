@@ -1,0 +1,1 @@
+"""Feature maps of a frozen encoder, computed once and kept on disk."""

@@ -1,0 +1,1 @@
+"""Checkpoints: read safely, checked against trusted packages, rebuilt."""

@@ -1,0 +1,1 @@
+"""Tables and plots of the MeanShifter thesis beside the published figures."""

@@ -1,0 +1,1 @@
+"""`segbench synth`: a synthetic twin of a dataset, written in the real layout."""

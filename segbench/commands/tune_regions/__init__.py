@@ -1,0 +1,1 @@
+"""`segbench tune-regions`: parameters of the region post-processing, searched on validation."""

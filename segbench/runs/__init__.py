@@ -1,0 +1,1 @@
+"""Run folders: where they are, who may write them, and the files in them."""

@@ -1,0 +1,1 @@
+"""How a configuration becomes a run: the command line, resuming, loggers and the trainer."""

@@ -1,0 +1,162 @@
+"""One readable line for a user's mistake, instead of a traceback."""
+
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segbench.utils.failures import explain
+from segbench.utils.printable import escape_controls, without_passwords
+
+TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
+_PACKAGE = Path(__file__).parents[1]
+
+# What jsonargparse wraps around the one line that tells: the alternatives it tried, and what it was given.
+_NOISE = re.compile(
+    r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
+    r"|Expected a <class 'NoneType'>$|$)"
+)
+_LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ", re.DOTALL)
+_CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
+
+
+# Exceptions by which libraries speak to their users: package and class. By name: to import them takes seconds.
+_OF_LIBRARIES = {
+    ("lightning", "MisconfigurationException"),
+    ("argparse", "ArgumentError"),
+    ("optuna", "OptunaError"),
+    ("sqlalchemy", "SQLAlchemyError"),  # behind optuna's storages
+    ("wandb", "Error"),
+    ("PIL", "DecompressionBombError"),
+    ("cv2", "error"),
+    ("yaml", "YAMLError"),
+    ("safetensors", "SafetensorError"),
+    ("huggingface_hub", "HfHubHTTPError"),
+    ("zipfile", "BadZipFile"),
+}
+
+
+@contextmanager
+def one_line_errors(verb: str = "") -> Iterator[None]:
+    """Ends the process with one line on stderr after a user's mistake, a shortage or an interrupt.
+
+    With `SEGBENCH_TRACEBACK=1` in the environment the traceback of an error is shown instead. Other exceptions
+    are bugs of segbench and keep theirs.
+
+    Args:
+        verb: Decides which options a message recommends.
+
+    Raises:
+        SystemExit: With status 2 after an error, 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise _stopped(interrupt) from None
+    except SystemExit as leaving:
+        cause = None if leaving.__suppress_context__ else leaving.__context__
+        if isinstance(cause, KeyboardInterrupt):  # which Lightning has turned into status 1
+            raise _stopped(cause) from None
+        raise
+    except Exception as error:
+        line = one_line(error, verb)
+        if line is None or os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        line = escape_controls(without_passwords(line))
+        print(f"segbench: error: {line} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Shows each warning as one line, which no text in it can break, without the line of code it came from."""
+
+    def format_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,  # noqa: ARG001 (the name is Python's)
+    ) -> str:
+        own = Path(filename).is_relative_to(_PACKAGE)
+        origin = "segbench: warning" if own else f"{filename}:{lineno}: {category.__name__}"
+        return f"{origin}: {escape_controls(' '.join(str(message).split()))}\n"
+
+    before = warnings.formatwarning
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def one_line(error: BaseException, verb: str = "") -> str | None:
+    """Says in one line what a user can do something about.
+
+    Args:
+        error: What was raised.
+        verb: Decides which options are recommended.
+
+    Returns:
+        None for a bug of segbench, which deserves its traceback.
+    """
+    message = readable(error)
+    line = explain(error, message, verb)
+    if line is None and error.__cause__ is not None:  # a shortage that was met as something else
+        line = explain(error.__cause__, readable(error.__cause__), verb)
+    if line is None:
+        names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+        if not isinstance(error, (ValueError, OSError)) and not names & _OF_LIBRARIES:
+            return None
+        line = message
+    return "; ".join([line, *getattr(error, "__notes__", ())])
+
+
+def _stopped(interrupt: KeyboardInterrupt) -> SystemExit:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # Ctrl-C reaches all processes of a run
+        print("; ".join(["segbench: stopped", *getattr(interrupt, "__notes__", ())]), file=sys.stderr)
+    return SystemExit(128 + signal.SIGINT)
+
+
+def readable(error: BaseException) -> str:
+    """Reduces an exception to its one telling line.
+
+    Args:
+        error: Raised here, in a worker process of a DataLoader, whose traceback is then part of the message, or
+            by jsonargparse, which nests messages.
+
+    Returns:
+        Without line breaks.
+    """
+    message = _LINK.sub("", str(error).strip()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    message = re.sub(r"\[Errno \d+\] (.+?): '(.+)'$", r"\1: \2", message)  # from a worker: text is all there is
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
+        # torch appends the worker's traceback; its last line is "ValueError: what went wrong".
+        return lines[-1].partition(": ")[2] or lines[-1]
+    keys, told = [], []
+    for line in (_CALLABLE.sub("", line) for line in lines):
+        if key := re.fullmatch(r'Parser key "(.+?)":', line):
+            keys.append(key[1])
+        elif problem := re.fullmatch(r"Problem with given class_path '(.+)':", line):
+            keys.append(f"({problem[1]})")
+        elif not _NOISE.match(line):
+            told.append(_plain(line.partition(". Got value: Namespace(")[0]))
+    text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
+    if re.search(r"arguments are required: (fit|validate|test|predict)\.", text):
+        text += "; give them by --config experiments/NAME.yaml"
+    elif re.search(r"Option '\S+' is not accepted", text):
+        text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list what is"
+    return f"{' '.join(keys)}: {text}" if keys else text
+
+
+def _plain(line: str) -> str:
+    """Says in words which values a type allows."""
+    line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value: ", r"choose one of \1; got ", line)
+    return re.sub(r"Expected a <class '(\w+)'>", r"give a \1", line)

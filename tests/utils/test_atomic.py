@@ -1,0 +1,160 @@
+"""A file is the old one or the new one."""
+
+import errno
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from segbench.utils import files as atomic
+from segbench.utils.files import naming, remove_drafts, replacing, scratch
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail_half_way():
+        with replacing(path) as draft:
+            draft.write_text("half")
+            assert path.read_text() == "old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    with replacing(path) as draft:
+        draft.write_text("new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):  # as on two machines with equal process numbers
+    path = tmp_path / "file.txt"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from segbench.utils.files import replacing, scratch
+with replacing(Path("file.txt")) as draft, scratch(Path.cwd()) as folder:
+    draft.write_text("half")
+    (folder / "picture.png").write_text("half")
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_drafts_of_the_living_stay_and_those_of_the_dead_go(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        foreign = [tmp_path / name for name in (".segbench-notes", f".{'0' * 32}.txt", ".segbench.yaml")]
+        for path in foreign:
+            path.write_text("not ours")
+        remove_drafts(tmp_path)
+        assert len(list(tmp_path.glob(".segbench-*"))) == 1 + 3
+        process.kill()
+    with replacing(tmp_path / "other.txt") as draft:  # the first that this process writes there
+        draft.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([*foreign, tmp_path / "other.txt"])
+
+
+def test_a_draft_may_become_the_file_while_another_process_looks(tmp_path, monkeypatch):
+    """The lock belongs to what was the draft when it was opened, the name to nothing any more."""
+    path, take = tmp_path / "file.txt", atomic.try_lock
+
+    def late(draft, *, create):
+        if not create:
+            draft.rename(path)
+        return take(draft, create=create)
+
+    monkeypatch.setattr(atomic, "try_lock", late)
+    (tmp_path / f".segbench-{'0' * 32}.txt").write_text("new")
+    remove_drafts(tmp_path)
+    assert path.read_text() == "new"
+
+
+def test_a_scratch_folder_leaves_what_was_moved_out_and_nothing_else(tmp_path):
+    with scratch(tmp_path) as folder:
+        (folder / "keep").mkdir()
+        (folder / "drop").write_text("")
+        (folder / "keep").rename(tmp_path / "kept")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    with scratch() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert not folder.exists()
+
+
+def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
+    def full(draft):
+        raise OSError(28, "No space left on device")
+
+    for write in (full, lambda draft: draft.rename(tmp_path / "nowhere" / "x")):
+        with (
+            pytest.raises(OSError, match="No s") as told,
+            replacing(tmp_path / "file.txt", durable=True) as draft,
+        ):
+            write(draft)
+        assert told.value.filename == str(tmp_path / "file.txt")
+    with pytest.raises(FileNotFoundError) as told, replacing(tmp_path / "file.txt"):
+        (tmp_path / "unrelated").read_text()
+    assert told.value.filename == str(tmp_path / "unrelated")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("57600 requested and 16256 written"),  # NumPy
+        OSError("encoder error -2 when writing image file"),  # Pillow
+        OSError("the weights: Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),  # torch
+        RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed"),
+    ],
+)
+def test_a_full_disk_is_reported_with_the_file_by_every_library(tmp_path, error):
+    with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "kept"):
+        raise error
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_a_draft_folder_are_named_by_what_it_becomes(tmp_path):
+    with pytest.raises(OSError, match="Read-only") as raised, naming(tmp_path / "set", tmp_path / ".draft"):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / ".draft" / "set" / "a.png"))
+    assert raised.value.filename == str(tmp_path / "set")
+
+
+def test_files_that_are_read_keep_their_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "kept"):
+        (tmp_path / "missing").read_bytes()
+    assert raised.value.filename == str(tmp_path / "missing")
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), replacing(tmp_path / "kept"):
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_within_a_checkpoint_stays_an_interrupt(tmp_path, interrupt):
+    class Slow(io.BufferedWriter):  # as a signal's handler does between two writes
+        def write(self, data):
+            if self.tell() > 1000:
+                raise interrupt
+            return super().write(data)
+
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(interrupt), replacing(path) as draft, Slow(draft.open("wb", buffering=0)) as file:
+        torch.save({"weights": torch.zeros(1000)}, file)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,105 @@
+"""YAML that people write wrong: each mistake is told with its file and line."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from segbench.utils.yaml_files import check_yaml, line_of, read_yaml
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer:\n\tmax_steps: 1\n", "line 2: a tab; indent with spaces"),
+        ("trainer:\n  devices: [0, 1\nmodel: {}\n", "line 3: '[' of line 2 is not closed"),
+        ("trainer: {max_steps: 3\nmodel: 1\n", "'{' of line 1 is not closed"),
+        ("trainer:\n  a: 1\n  a: 2\n", "line 3: 'a' is given twice, first in line 2"),
+        ("a: {b: 1, 'b': 2}\n", "'b' is given twice"),
+        ("a: 1\n---\na: 2\n", "line 2: a second document"),
+        ("a:\n  b: 1\n c: 2\n", "line 3: wrong indentation"),
+        ("- a\nb: 1\n", "line 2: wrong indentation"),
+        ("a: b: c\n", "line 1: a second ':'"),
+        ("a: 'b\n", "a quote is not closed"),
+        ("a: @b\n", "line 1: '@' begins no plain text; quote it"),
+        ("a: *b\n", "line 1: '*' refers to an anchor that is not there"),
+        ("a: &a [*a]\n", "line 1: an alias holds itself"),
+        (
+            "a: !!python/object/apply:os.system [ls]\n",
+            "line 1: !!python/object/apply:os.system makes an object",
+        ),
+        ("a: !mine 1\n", "line 1: !mine makes an object"),
+        ("? [a, b]\n: 1\n", "line 1: a sequence cannot be a key"),
+        ("a\0b", "line 1: unacceptable character"),
+        ("[" * 100_000, "nested more than 100 levels deep"),
+        ("{a: " * 100_000, "nested more than 100 levels deep"),
+        (BOMB, "aliases repeat values more than 1,000,000 times"),
+    ],
+)
+def test_broken_yaml_names_line_and_reason(text, told):
+    begun = time.monotonic()
+    with pytest.raises(ValueError, match=r"^mine\.yaml, line ") as refused:
+        check_yaml(text, "mine.yaml")
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "<unicode string>" not in str(refused.value)
+    assert time.monotonic() - begun < 15
+
+
+def test_what_yaml_allows_passes():
+    for text in (
+        "",
+        "# nothing\n",
+        "a: 1\n",
+        "base: &b {x: 1}\nmine: {<<: *b, y: 2}\n",
+        "d: 2020-01-01\n",
+        "1: a\n'1': b\n",
+    ):
+        check_yaml(text, "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"a: 1\n# Gr\xfc\xdfe\n", "line 2: byte 0xfc is not UTF-8"),
+        ("a: 1\n".encode("utf-16"), "saved as UTF-16"),
+        (b"", "is empty"),
+        (b"# a\n", "is empty"),
+    ],
+)
+def test_files_that_hold_no_yaml(tmp_path, data, told):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"mine\.yaml") as refused:
+        read_yaml(file)
+    assert told in str(refused.value)
+
+
+def test_a_folder_names_the_yaml_in_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: 1\n")
+    with pytest.raises(ValueError, match=r"is a folder; give a YAML file; it holds mine\.yaml"):
+        read_yaml(tmp_path)
+
+
+def test_a_checkpoint_is_not_yaml():
+    with pytest.raises(ValueError, match=r"given by --checkpoint runs/best\.ckpt"):
+        read_yaml(Path("runs/best.ckpt"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert read_yaml(file) == {"a": 1}
+
+
+def test_lines_of_values():
+    text = "model:\n  init_args:\n    losses:\n      - x\ntrainer.max_steps: 3\na: {b: 1}\n"
+    assert line_of(text, ["model", "init_args", "losses"]) == 3
+    assert line_of(text, ["model", "init_args", "losses", "init_args", "weight"]) == 3  # of an element
+    assert line_of(text, ["trainer", "max_steps"]) == 5
+    assert line_of(text, ["a", "b"]) == 6
+    assert line_of(text, ["a", "c"]) is None
