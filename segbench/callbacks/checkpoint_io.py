@@ -11,7 +11,7 @@ from typing import Any
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from segbench.checkpoints.writing import save_file
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -32,5 +32,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, durable=True) as draft:
+        with atomic_write(path, durable=True) as draft:
             save_file(checkpoint, draft)

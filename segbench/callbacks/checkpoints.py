@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segbench import __version__
 from segbench.callbacks.checkpoint_io import AtomicCheckpointIO
-from segbench.utils.files import remove_drafts, replacing
+from segbench.utils.files import atomic_write, remove_drafts
 
 
 class Checkpoints(Checkpoint):
@@ -97,7 +97,7 @@ class Checkpoints(Checkpoint):
             # In this order: killed in between, the run resumes from before this validation.
             best = self._save(trainer, "best.ckpt")
             if trainer.is_global_zero and best.is_file():
-                with replacing(best.with_name("last.ckpt"), durable=True) as draft:
+                with atomic_write(best.with_name("last.ckpt"), durable=True) as draft:
                     shutil.copyfile(best, draft)
         else:
             self._save(trainer, "last.ckpt")

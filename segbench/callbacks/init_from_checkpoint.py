@@ -15,7 +15,7 @@ from segbench.tasks.base import Task
 from segbench.tasks.classes import class_order, differing, reordered, trained_classes
 
 
-class Start(L.Callback):
+class InitFromCheckpoint(L.Callback):
     """Fills the model before training. The CLI leaves that out where a run is resumed with its own weights."""
 
     def __init__(

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from segbench.functional.finite import all_below_infinity, first_fault
 from segbench.types import Prediction
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 LOOK_EVERY = 50  # batches: looking waits for the device
 MIN_LOSS_SCALE = 1e-4  # https://github.com/facebookresearch/fairseq gives up there as well
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     losses: dict[str, Tensor]
 
 
-class Divergence(L.Callback):
+class TerminateOnNonFiniteLoss(L.Callback):
     """Looks whether losses, weights, buffers, optimiser state and logits are finite; all processes end alike.
 
     Every checkpoint is looked at before it is written, the last state before a run is called finished, the
@@ -219,7 +219,7 @@ class Divergence(L.Callback):
     def _write(self, trainer: L.Trainer, record: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             record = {**record, "seed": int(os.environ.get("PL_GLOBAL_SEED", "0"))}
-            with replacing(_file(trainer)) as draft:
+            with atomic_write(_file(trainer)) as draft:
                 draft.write_text(json.dumps(_with_words(record), indent=2) + "\n")
         trainer.strategy.barrier("divergence")  # else the first to end may take the others down before
 

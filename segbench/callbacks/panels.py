@@ -76,7 +76,7 @@ class Panels(L.Callback):
         for index in range(min(after - before, len(batch.name))):
             with trainer.precision_plugin.forward_context():
                 size = pictures.shrunk_size(batch.image.shape[-2:], self.tile_size)
-                entropy = module.certainty(batch.image[index, None], out_size=size).entropy[0]
+                entropy = module.confidence(batch.image[index, None], out_size=size).entropy[0]
                 steps = self._steps(module, batch.image[index, None])
             picture = self._panel(
                 module,
@@ -94,7 +94,7 @@ class Panels(L.Callback):
         """Draws what leads to a post-processor's labels; nothing where there is no post-processor."""
         if module.postprocess is None:
             return []
-        (found,) = module.dense(image)
+        (found,) = module.predict_proba(image)
         probabilities, boundary = found.probabilities.cpu().numpy(), found.boundary.cpu().numpy()
         drawn = [
             ("before", pictures.colorize(probabilities.argmax(0), module.palette)),

@@ -23,7 +23,7 @@ from segbench.data.fingerprint import changed, fingerprint
 from segbench.runs.run_json import read_run_json
 from segbench.tasks.base import Task
 from segbench.utils.environment import commit, processor
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 from segbench.utils.posix import peak_resident
 
 PACKAGES = (
@@ -39,7 +39,7 @@ WARM_UP_STEPS = 5  # the first steps pay for allocation and autotuning
 TIMED_STEPS = 2000
 
 
-class RunCard(L.Callback):
+class RunMetadata(L.Callback):
     """Keeps `run.json` in the run folder up to date and says at the end where everything is."""
 
     def __init__(self, command: list[str], checkpoint: str | None = None) -> None:
@@ -219,7 +219,7 @@ class RunCard(L.Callback):
             self.card["step_time_s"] = statistics.median(self._durations)
         self.card["peak_memory_bytes"] = max(self.card["peak_memory_bytes"] or 0, _peak_memory())
         if trainer.is_global_zero:
-            with replacing(Path(trainer.default_root_dir) / "run.json") as draft:
+            with atomic_write(Path(trainer.default_root_dir) / "run.json") as draft:
                 draft.write_text(json.dumps(_without_nan(self.card), indent=2) + "\n")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning as L
 
 from segbench.data.base import SegmentationDataModule
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 
 class SplitLists(L.Callback):
@@ -19,5 +19,5 @@ class SplitLists(L.Callback):
         folder = Path(trainer.default_root_dir) / "splits"
         folder.mkdir(parents=True, exist_ok=True)
         for split, names in data.listed().items():
-            with replacing(folder / f"{split}.txt") as draft:
+            with atomic_write(folder / f"{split}.txt") as draft:
                 draft.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -18,7 +18,7 @@ _NAMES = inspect.signature(DistributedDataParallel).parameters
 _OPTION = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
 
 
-class BatchNorms(L.Callback):
+class ConvertSyncBatchNorm(L.Callback):
     """Synchronises batch norms in training, or at least makes them one before each validation."""
 
     def __init__(self, synchronized: bool = True) -> None:

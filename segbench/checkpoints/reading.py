@@ -15,7 +15,7 @@ from segbench.checkpoints.archive import check_archive, check_weights
 from segbench.checkpoints.building import build_like
 from segbench.checkpoints.safetensors_file import parse_description, read_safetensors
 from segbench.checkpoints.trust import check_classes, check_parsed, check_trust, imports_from, vouched
-from segbench.encoders.base import weights_follow
+from segbench.encoders.base import skip_pretrained_weights
 from segbench.tasks.base import Task
 from segbench.utils.errors import readable
 from segbench.utils.plain import MAX_TEXT, plain, read_yaml
@@ -307,7 +307,7 @@ def build_task(
     parser.add_subclass_arguments(Task, "model")
     try:
         names = vouched(model, trust)
-        with imports_from(names), weights_follow():
+        with imports_from(names), skip_pretrained_weights():
             config = parser.parse_object({"model": deepcopy(model)})  # it writes into what it parses
             check_parsed(config, path, names)
             check_classes(config.model)

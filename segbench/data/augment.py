@@ -75,7 +75,7 @@ class Augmentation(ABC):
         return self(read(1)[0], label, number)
 
     @abstractmethod
-    def recipe(self) -> object:
+    def fingerprint_fields(self) -> object:
         """Writes down what the result depends on beside seed and draw.
 
         Returns:
@@ -219,7 +219,7 @@ class StandardAugment(Augmentation):
         matrix = self.colors.draw(rng) if self.colors else None
         return image if matrix is None else np.asarray(cv2.transform(image, matrix), np.uint8)
 
-    def recipe(self) -> object:
+    def fingerprint_fields(self) -> object:
         """Lists the options; see the contract."""
         return {name: value for name, value in vars(self).items() if name != "seed"}
 

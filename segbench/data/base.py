@@ -20,7 +20,7 @@ from segbench.data.io.listing import subfolders
 from segbench.data.label_census import check_labels
 from segbench.data.loading.dataset import Item, Sample, SegmentationDataset, collate
 from segbench.data.loading.first_batches import FirstBatches
-from segbench.data.loading.sampling import Draw, EvalShare, TrainBatches
+from segbench.data.loading.sampling import DistributedEvalSampler, SampleIndex, TrainBatchSampler
 from segbench.data.loading.workers import WorkerLoader
 from segbench.data.spec import DatasetSpec, Layout, Pair, Split
 from segbench.data.transforms import Transform, Transforms
@@ -247,7 +247,7 @@ class SegmentationDataModule(L.LightningDataModule):
         """Batches of augmented crops, continued where training stands."""
         dataset = self.dataset("train")
         rank, world_size = self._place()
-        batches = TrainBatches(
+        batches = TrainBatchSampler(
             len(dataset),
             self.batch_size,
             self.seed,
@@ -258,7 +258,9 @@ class SegmentationDataModule(L.LightningDataModule):
         )
         return self.train_loader(dataset, batches)
 
-    def train_loader(self, dataset: SegmentationDataset, batches: Iterable[list[Draw]]) -> "ResumableLoader":
+    def train_loader(
+        self, dataset: SegmentationDataset, batches: Iterable[list[SampleIndex]]
+    ) -> "ResumableLoader":
         """Loads batches of draws in as many processes as training may have.
 
         Args:
@@ -321,7 +323,7 @@ class SegmentationDataModule(L.LightningDataModule):
         return WorkerLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=EvalShare(len(dataset), self.eval_batch_size, rank, world_size),
+            sampler=DistributedEvalSampler(len(dataset), self.eval_batch_size, rank, world_size),
             num_workers=num_workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
@@ -354,8 +356,8 @@ class ResumableLoader(WorkerLoader):
     def state_dict(self) -> dict[str, Any]:
         """Says on what the order depends besides the seed; the position is the trainer's own count."""
         batches = self.batch_sampler
-        if not isinstance(batches, TrainBatches):
-            raise TypeError(f"{type(batches).__name__} cannot be resumed: use TrainBatches")
+        if not isinstance(batches, TrainBatchSampler):
+            raise TypeError(f"{type(batches).__name__} cannot be resumed: use TrainBatchSampler")
         return {"images": batches.num_images, "batch_size": batches.global_batch_size, "seed": batches.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from segbench.data.io.listing import list_files
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.transforms import Transform
 from segbench.utils.cache import cache_folder
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 from segbench.visualization.pictures import write_png
 
 _VERSION = 1  # counts up when labels are found otherwise, so that old caches are not taken for new ones
@@ -102,7 +102,7 @@ class PairsLayout(Layout):
             label_ids = nearest_label_ids(colors)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as draft:
+            with atomic_write(path) as draft:
                 write_png(str(draft), label_ids)
         except OSError as error:
             if not path.is_file():  # else another process was faster, with the same labels

@@ -33,7 +33,7 @@ def scene_palette(num_classes: int) -> tuple[Color, ...]:
     return ((60, 60, 60), *default_palette(num_classes - 1))
 
 
-def draw_scene(
+def generate_scene(
     index: int, num_classes: int, size: tuple[int, int], seed: int = 0, ignore_index: int = 255
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """Draws a scene: overlapping shapes with shadows on a ground, under uneven light, with noise.

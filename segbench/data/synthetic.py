@@ -15,7 +15,7 @@ from rich.progress import track
 import segbench.data
 from segbench.data.base import SegmentationDataModule, SegmentationDataset, Split
 from segbench.data.folder_layout import FolderLayout
-from segbench.data.scene import class_names, draw_scene, scene_palette
+from segbench.data.scene import class_names, generate_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout
 from segbench.data.transforms import Transform
 from segbench.utils.cache import cache_folder
@@ -66,7 +66,7 @@ def write_synthetic(
             ) from None
         stack.enter_context(naming(root, draft))
         for number, (split, i) in enumerate(track(jobs, f"Drawing {root.name}", disable=len(jobs) < 50)):
-            image, label = draw_scene(number, spec.num_classes, size, seed, spec.ignore_index)
+            image, label = generate_scene(number, spec.num_classes, size, seed, spec.ignore_index)
             pair = layout.place(draft, split, i + 1)
             if split == "predict":
                 pair = pair._replace(label=None)

@@ -173,7 +173,7 @@ class Transforms(Augmentation):
         result = self.compose(image=image, mask=label)
         return result["image"], result["mask"]
 
-    def recipe(self) -> object:
+    def fingerprint_fields(self) -> object:
         """Lets albumentations write the list down; see the contract."""
         try:
             return A.to_dict(self.compose)["transform"]

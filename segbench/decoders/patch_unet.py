@@ -17,7 +17,7 @@ from torch import nn
 from segbench.decoders.base import Decoder
 from segbench.functional.patches import patches_to_image, pixels_in_patch_order
 from segbench.functional.tokens import crop, map_to_tokens, pad_to_multiple
-from segbench.layers.keras_linear import dense, mlp
+from segbench.layers.keras_linear import keras_linear, mlp
 from segbench.layers.patch_tokens import PatchTokens
 from segbench.types import FeatureInfo, Features, Prediction
 
@@ -63,12 +63,12 @@ class PatchUNet(Decoder):
         self.grid = info.grid
         self.fold = fold
         self.patches = PatchTokens(self.patch_size, info.grid, patch_dim, pos_dim)
-        self.reduce = nn.Identity() if feature_dim is None else dense(info.channels[-1], feature_dim)
+        self.reduce = nn.Identity() if feature_dim is None else keras_linear(info.channels[-1], feature_dim)
         width = patch_dim + pos_dim + feature_width
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.mlp = mlp(width, hidden, nn.ReLU, dropout)
         # (row, column, class) within a patch.
-        self.head = dense((width, *hidden)[-1], self.patch_size * self.patch_size * num_classes)
+        self.head = keras_linear((width, *hidden)[-1], self.patch_size * self.patch_size * num_classes)
 
     def forward(self, features: Features) -> Prediction:
         """Predicts at stride 1; see the contract.

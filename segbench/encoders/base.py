@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from segbench.types import FeatureInfo, Features
 
-_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+_weights_follow: ContextVar[bool] = ContextVar("skip_pretrained_weights", default=False)
 
 
 @contextmanager
-def weights_follow() -> Iterator[None]:
+def skip_pretrained_weights() -> Iterator[None]:
     """Says that a checkpoint will fill the encoders built inside: none need fetch pretrained weights first."""
     token = _weights_follow.set(True)
     try:
@@ -27,7 +27,7 @@ def needs_pretrained_weights() -> bool:
     """Tells an encoder whether to load the pretrained weights it is configured with.
 
     Returns:
-        False inside `weights_follow()`.
+        False inside `skip_pretrained_weights()`.
     """
     return not _weights_follow.get()
 

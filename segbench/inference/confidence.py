@@ -11,7 +11,7 @@ from segbench.inference.test_time_augmentation import ONE_VIEW, Views, predict_v
 from segbench.kernels.upsample_argmax import label_dtype
 
 
-class Certainty(NamedTuple):
+class Confidence(NamedTuple):
     """What is known of each pixel beside its label.
 
     Attributes:
@@ -26,7 +26,7 @@ class Certainty(NamedTuple):
 
 
 @torch.no_grad()
-def certainty(image: Tensor, forward: Forward, views: Views = ONE_VIEW, *, top: int = 1) -> Certainty:
+def confidence(image: Tensor, forward: Forward, views: Views = ONE_VIEW, *, top: int = 1) -> Confidence:
     """Computes probabilities as evaluation does and keeps of each pixel what is worth showing.
 
     Args:
@@ -56,5 +56,5 @@ def certainty(image: Tensor, forward: Forward, views: Views = ONE_VIEW, *, top: 
             classes[:, tile.rows, tile.columns] = best.indices.transpose(0, 1).to(classes.dtype)
             probabilities[:, tile.rows, tile.columns] = best.values.transpose(0, 1).float()
             entropy[tile.rows, tile.columns] = torch.special.entr(tile.values).sum(1).float()
-        results.append(Certainty(classes, probabilities, entropy.div_(math.log(max(num_classes, 2)))))
-    return Certainty(*(torch.stack(part) for part in zip(*results, strict=True)))
+        results.append(Confidence(classes, probabilities, entropy.div_(math.log(max(num_classes, 2)))))
+    return Confidence(*(torch.stack(part) for part in zip(*results, strict=True)))

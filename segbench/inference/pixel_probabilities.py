@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from segbench.functional.boundary import boundary_target
-from segbench.inference.sliding_window import Forward, Mosaic
+from segbench.inference.sliding_window import Forward, TiledLogits
 from segbench.inference.test_time_augmentation import ONE_VIEW, Views, predict_views, probability_tiles
 
 
-class Dense(NamedTuple):
+class PixelProbabilities(NamedTuple):
     """What is known of one image; takes 4·(K + 1)·H·W bytes.
 
     Attributes:
@@ -29,7 +29,9 @@ class Dense(NamedTuple):
 
 
 @torch.no_grad()
-def dense(image: Tensor, forward: Forward, num_classes: int, views: Views = ONE_VIEW) -> Iterator[Dense]:
+def predict_proba(
+    image: Tensor, forward: Forward, num_classes: int, views: Views = ONE_VIEW
+) -> Iterator[PixelProbabilities]:
     """Computes probabilities as evaluation does, and keeps them.
 
     Args:
@@ -55,11 +57,11 @@ def dense(image: Tensor, forward: Forward, num_classes: int, views: Views = ONE_
         classes = [view._replace(cells=view.cells[:, :num_classes]) for view in seen]
         probabilities = _average(classes, num_classes, tile_bytes)
         if channels == num_classes:
-            yield Dense(probabilities, label_edges(probabilities.argmax(0)))
+            yield PixelProbabilities(probabilities, label_edges(probabilities.argmax(0)))
             continue
         # The sigmoid of z is what the softmax of (0, z) gives the second of two classes.
         either = [view._replace(cells=_beside_zero(view.cells[:, num_classes:])) for view in seen]
-        yield Dense(probabilities, _average(either, 2, tile_bytes)[1])
+        yield PixelProbabilities(probabilities, _average(either, 2, tile_bytes)[1])
 
 
 def label_edges(labels: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ def label_edges(labels: Tensor) -> Tensor:
     return edges[0].float()
 
 
-def _average(seen: Sequence[Mosaic], channels: int, tile_bytes: int | None) -> Tensor:
+def _average(seen: Sequence[TiledLogits], channels: int, tile_bytes: int | None) -> Tensor:
     """Puts the tiles of the averaged probabilities together: `(channels, H, W)`."""
     cells, rows, columns = seen[0]
     result = cells.new_empty((channels, len(rows.source), len(columns.source)), dtype=torch.float32)

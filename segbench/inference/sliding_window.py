@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.functional.axis_map import AxisMap, bilinear_map, chain, reverse, tiles, windows_map
+from segbench.functional.separable_resampler import (
+    SeparableResampler,
+    bilinear_map,
+    chain,
+    reverse,
+    tiles,
+    windows_map,
+)
 from segbench.kernels.upsample_argmax import argmax_tiles, label_dtype
 
 
@@ -66,7 +73,7 @@ class Windows(NamedTuple):
 WHOLE = Windows()  # the image in one piece, at its own size
 
 
-class Mosaic(NamedTuple):
+class TiledLogits(NamedTuple):
     """Everything known about one image, before any of it is upsampled.
 
     Attributes:
@@ -76,8 +83,8 @@ class Mosaic(NamedTuple):
     """
 
     cells: Tensor
-    rows: AxisMap
-    columns: AxisMap
+    rows: SeparableResampler
+    columns: SeparableResampler
 
 
 @torch.no_grad()  # labels have no gradient, and what led to one would be kept for every window
@@ -130,7 +137,7 @@ def logits(image: Tensor, forward: Forward, windows: Windows = WHOLE) -> Tensor:
     return torch.stack(results)
 
 
-def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = False) -> Iterator[Mosaic]:
+def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = False) -> Iterator[TiledLogits]:
     """Predicts all windows of all images and says how the result follows from them.
 
     Windows are not averaged cell by cell, although their grids may coincide: near its border each is continued
@@ -188,7 +195,7 @@ def mosaics(image: Tensor, forward: Forward, windows: Windows, flip: bool = Fals
         for top, left in product(range(0, len(cells), height), range(0, cells.shape[2], width)):
             logits, _ = next(predictions)
             cells[top : top + height, :, left : left + width] = logits.transpose(0, 1)
-        yield Mosaic(cells, rows, columns)
+        yield TiledLogits(cells, rows, columns)
 
 
 def check_windows(windows: Windows) -> None:

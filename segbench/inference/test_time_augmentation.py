@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segbench.functional.axis_map import Tile, rectangle
+from segbench.functional.separable_resampler import Tile, rectangle
 from segbench.inference import sliding_window
-from segbench.inference.sliding_window import WHOLE, Forward, Mosaic, Windows, mosaics
+from segbench.inference.sliding_window import WHOLE, Forward, TiledLogits, Windows, mosaics
 from segbench.kernels.upsample_argmax import label_dtype
 
 # Probabilities of a tile; a softmax holds three such. In the cache of a core; on a GPU launches do not count.
@@ -73,7 +73,7 @@ def segment(image: Tensor, forward: Forward, views: Views = ONE_VIEW) -> Tensor:
     return torch.stack(results)
 
 
-def predict_views(image: Tensor, forward: Forward, views: Views) -> list[Mosaic]:
+def predict_views(image: Tensor, forward: Forward, views: Views) -> list[TiledLogits]:
     """Predicts all views of one image.
 
     Args:
@@ -88,13 +88,13 @@ def predict_views(image: Tensor, forward: Forward, views: Views) -> list[Mosaic]
         ValueError: As in `segment`.
     """
     check_scales(views.scales)
-    seen: list[Mosaic] = []
+    seen: list[TiledLogits] = []
     for scale, mirrored in product(views.scales, (False, True) if views.flip else (False,)):
         seen += mosaics(image, forward, _scaled(image, views.windows, scale), mirrored)
     return seen
 
 
-def probability_tiles(seen: Sequence[Mosaic], tile_bytes: int | None = None) -> Iterator[Tile]:
+def probability_tiles(seen: Sequence[TiledLogits], tile_bytes: int | None = None) -> Iterator[Tile]:
     """Averages the probabilities of several views, one tile at a time.
 
     Args:

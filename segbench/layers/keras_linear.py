@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 
-def dense(in_dim: int, out_dim: int) -> nn.Linear:
+def keras_linear(in_dim: int, out_dim: int) -> nn.Linear:
     """Builds a linear layer with Glorot's uniform weights and no bias to begin with.
 
     Args:
@@ -40,6 +40,6 @@ def mlp(
     """
     layers = nn.Sequential()
     for width in widths:
-        layers.extend([dense(in_dim, width), activation(), nn.Dropout(dropout)])
+        layers.extend([keras_linear(in_dim, width), activation(), nn.Dropout(dropout)])
         in_dim = width
     return layers

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segbench.functional.patches import image_to_patches
 from segbench.functional.tokens import resample_grid
-from segbench.layers.keras_linear import dense
+from segbench.layers.keras_linear import keras_linear
 
 
 class PatchTokens(nn.Module):
@@ -27,7 +27,7 @@ class PatchTokens(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.grid = grid
-        self.project = dense(patch_size * patch_size * 3, dim)
+        self.project = keras_linear(patch_size * patch_size * 3, dim)
         self.position = nn.Parameter(torch.empty(1, grid[0] * grid[1], pos_dim))
         nn.init.uniform_(self.position, -0.05, 0.05)  # Keras's Embedding
 

@@ -24,7 +24,7 @@ class Loss(nn.Module, ABC):
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the unweighted loss of the batch, over all processes that have a share of it.
 
-        Sums that are divided by one another go through `segbench.utils.distributed.batch_sums` first, so
+        Sums that are divided by one another go through `segbench.utils.distributed.all_reduce_sum` first, so
         that several processes train as one does with the whole batch.
 
         Args:

@@ -16,7 +16,7 @@ from segbench.functional.bands import sum_over_bands
 from segbench.functional.boundary import boundary_target
 from segbench.losses.base import Loss
 from segbench.types import Prediction
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 
 class BoundaryBCE(Loss):
@@ -68,5 +68,5 @@ class BoundaryBCE(Loss):
             return (cost * defined[:, rows]).sum()
 
         total = sum_over_bands(prediction.boundary, (label.shape[1], label.shape[2]), cost)
-        total, pixels = batch_sums(total, defined.sum())
+        total, pixels = all_reduce_sum(total, defined.sum())
         return total / pixels.clamp(min=1)

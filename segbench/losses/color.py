@@ -10,7 +10,7 @@ from torch import Tensor
 from segbench.functional.labels import split_labels
 from segbench.losses.base import Loss
 from segbench.types import Prediction
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 
 class MeanAbsoluteColor(Loss):
@@ -54,5 +54,5 @@ class MeanAbsoluteColor(Loss):
         known, valid = split_labels(label, len(self.palette), self.ignore_index)  # (B, H, W)
         wanted = self.palette[known]  # (B, H, W, 3)
         difference = (colors - wanted.permute(0, 3, 1, 2)).abs().mean(1)  # (B, H, W)
-        total, pixels = batch_sums((difference * valid).sum(), valid.sum())
+        total, pixels = all_reduce_sum((difference * valid).sum(), valid.sum())
         return total / pixels.clamp(min=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from segbench.functional.overlap import overlap
 from segbench.losses.base import Loss
 from segbench.types import Prediction
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 
 class Dice(Loss):
@@ -39,7 +39,7 @@ class Dice(Loss):
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
         """Computes the mean; see the contract."""
         sums = overlap(prediction.logits, label, self.ignore_index)
-        both, true, predicted = batch_sums(*(part.sum(0) for part in sums))  # (K,) each
+        both, true, predicted = all_reduce_sum(*(part.sum(0) for part in sums))  # (K,) each
         occurs = true > 0
         missed = 1 - (2 * both + self.epsilon) / (true + predicted + self.epsilon).where(occurs, 1.0)
         return missed.where(occurs, 0.0).sum() / occurs.sum().clamp(min=1)

@@ -12,7 +12,7 @@ from segbench.functional.bands import sum_over_bands
 from segbench.functional.labels import valid_share
 from segbench.losses.base import Loss
 from segbench.types import Prediction
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 
 class GradientSparsity(Loss):
@@ -68,7 +68,7 @@ class GradientSparsity(Loss):
             return down.sum() + across.sum()
 
         total = sum_over_bands(prediction.logits, grid, cost, overlap=1)
-        total, pairs = batch_sums(total, below.sum() + beside.sum())
+        total, pairs = all_reduce_sum(total, below.sum() + beside.sum())
         return total / pairs.clamp(min=1)
 
     def _norm(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from segbench.functional.overlap import overlap
 from segbench.losses.base import Loss
 from segbench.types import Prediction
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 
 class SoftIoU(Loss):
@@ -57,5 +57,5 @@ class SoftIoU(Loss):
             if self.mass_weighting
             else torch.ones_like(true) / true.shape[1]
         )
-        total, images = batch_sums((mass * missed).sum(), (labelled > 0).sum())
+        total, images = all_reduce_sum((mass * missed).sum(), (labelled > 0).sum())
         return total / images.clamp(min=1)

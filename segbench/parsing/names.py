@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 # Packages whose classes YAML may name.
-ROOMS = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
+COMPONENT_PACKAGES = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
 _SHOWN = 12  # names in a message
 
 # What other tools call our options, by their last part.
@@ -147,9 +147,9 @@ def _elsewhere(leaf: str, options: Collection[str]) -> str:
     return ""
 
 
-def load_rooms() -> None:
+def import_components() -> None:
     """Imports every task, part and dataset of this package, so that their names are known without a module."""
-    for room in ROOMS:
+    for room in COMPONENT_PACKAGES:
         package = import_module(f"segbench.{room}")
         for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             import_module(file.name)

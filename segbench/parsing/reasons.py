@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from segbench.parsing.expected import alternatives, contracts, refusal
-from segbench.parsing.names import ROOMS, class_names, did_you_mean, near
+from segbench.parsing.names import COMPONENT_PACKAGES, class_names, did_you_mean, near
 
 _VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 # How jsonargparse and importlib report an unknown class.
@@ -63,7 +63,7 @@ def _near_class(leaf: str, names: dict[str, type], what: str) -> str:
     close = near(leaf, names)
     if close and not any(names[name].__module__.startswith("segbench.") for name in close):
         return f"did you mean {' or '.join(close)}?"
-    rooms = tuple(f"segbench.{room}." for room in ROOMS)
+    rooms = tuple(f"segbench.{room}." for room in COMPONENT_PACKAGES)
     own = sorted(name for name, cls in names.items() if cls.__module__.startswith(rooms))
     if not own and not close:
         return "give its whole path, as in package.module.Class"

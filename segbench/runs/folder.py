@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 from segbench.utils.lock import FolderLock
 
 # Of torchrun, SLURM, LSF and Lightning; each is 0 in the first process of a run, where it is set at all.
@@ -48,7 +48,7 @@ def run_folder(runs: Path, experiment: str, run_id: str | None = None) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Makes a run folder, and keeps other processes from writing into it.
 
     Args:
@@ -76,25 +76,25 @@ def claimed(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-class Claims(ExitStack):
+class RunLocks(ExitStack):
     """What a command has for itself until it ends: run folders, and whatever else is entered."""
 
     def __init__(self) -> None:
         super().__init__()
         self._folders: set[Path] = set()
 
-    def __deepcopy__(self, memo: dict[int, object]) -> "Claims":
+    def __deepcopy__(self, memo: dict[int, object]) -> "RunLocks":
         """Stays itself: averages of weights copy the model, and with it the command that configured it."""
         return self
 
-    def __reduce__(self) -> tuple[type["Claims"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["RunLocks"], tuple[()]]:
         """Is empty in the processes of `ddp_spawn`, into which the command goes along with the model."""
-        return Claims, ()
+        return RunLocks, ()
 
     def add(self, folder: Path) -> None:
-        """Claims a run folder, in the first process of a run; see `claimed`."""
+        """Claims a run folder, in the first process of a run; see `locked`."""
         if _is_first_process() and folder.resolve() not in self._folders:
-            self.enter_context(claimed(folder))
+            self.enter_context(locked(folder))
             self._folders.add(folder.resolve())
 
 
@@ -128,7 +128,7 @@ def write_config(folder: Path, config: str) -> None:
     while trained and path.is_file() and path.read_text() != config:
         number += 1
         path = folder / f"config.{number}.yaml"
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(config)
 
 

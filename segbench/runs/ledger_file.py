@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.utils.arrays import check_npz
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 
 class Ledger(NamedTuple):
@@ -81,7 +81,7 @@ def save_ledger(path: Path, ledger: Ledger, split: str, class_names: Sequence[st
     _check(path, ledger, len(class_names))
     names, offsets, rows = np.array(ledger.names, str), ledger.offsets, ledger.rows
     classes = np.array(class_names, str)
-    with replacing(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as draft, draft.open("wb") as file:
         np.savez_compressed(
             file, split=np.array(split), class_names=classes, names=names, offsets=offsets, rows=rows
         )

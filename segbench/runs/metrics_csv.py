@@ -14,7 +14,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from segbench.utils.files import naming, replacing
+from segbench.utils.files import atomic_write, naming
 
 
 class MetricsCSV(Logger):
@@ -114,7 +114,7 @@ class MetricsCSV(Logger):
         self._columns = list(dict.fromkeys(key for row in rows for key in row))
         lines = [self._line(row) for row in rows]
         header = self._line({column: column for column in self._columns})
-        with replacing(self.path) as draft:
+        with atomic_write(self.path) as draft:
             draft.write_bytes(b"".join([header, *lines]))
         self._last = rows[-1] if rows else {}
         self._last_begins = len(header) + sum(map(len, lines[:-1]))

@@ -5,7 +5,7 @@ from typing import Any
 from segbench.utils.printable import escape_controls
 
 
-def brief(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Writes a value as short as it can be told from others.
 
     Args:
@@ -16,18 +16,18 @@ def brief(value: Any) -> str:
     """
     if isinstance(value, dict) and "class_path" in value:
         options = value.get("init_args") or {}
-        listed = ", ".join(f"{name}={brief(option)}" for name, option in options.items())
-        return brief_class(str(value["class_path"])) + (f"({listed})" if listed else "")
+        listed = ", ".join(f"{name}={format_value(option)}" for name, option in options.items())
+        return format_class(str(value["class_path"])) + (f"({listed})" if listed else "")
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {brief(entry)}" for name, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {format_value(entry)}" for name, entry in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(brief, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else brief_class(escape_controls(str(value)))
+    return f"{value:g}" if isinstance(value, float) else format_class(escape_controls(str(value)))
 
 
-def brief_class(name: str) -> str:
+def format_class(name: str) -> str:
     """Leaves out the module of a class.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import lightning as L
 from torch import Tensor, nn
 
-from segbench.inference.confidence import Certainty
-from segbench.inference.pixel_probabilities import Dense
+from segbench.inference.confidence import Confidence
+from segbench.inference.pixel_probabilities import PixelProbabilities
 from segbench.inference.test_time_augmentation import Views
 from segbench.metrics.split import SplitScores
 from segbench.postprocess.base import PostProcessor
@@ -133,7 +133,7 @@ class Task(L.LightningModule, ABC):
         """
 
     @abstractmethod
-    def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
+    def confidence(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Confidence:
         """Tells how sure the model is of every pixel, in evaluation.
 
         Args:
@@ -146,9 +146,9 @@ class Task(L.LightningModule, ABC):
         """
 
     @abstractmethod
-    def dense(
+    def predict_proba(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
-    ) -> Iterator[Dense]:
+    ) -> Iterator[PixelProbabilities]:
         """Computes full-size probabilities as in evaluation, which is large.
 
         Args:
@@ -161,11 +161,11 @@ class Task(L.LightningModule, ABC):
         """
 
     @abstractmethod
-    def decide(self, found: Dense) -> Tensor:
+    def decide(self, found: PixelProbabilities) -> Tensor:
         """Labels one image by its probabilities, post-processing included.
 
         Args:
-            found: Of `dense`.
+            found: Of `predict_proba`.
 
         Returns:
             Labels `(H, W)`: those of `segment`, save where two classes are as likely but for rounding.

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from segbench.decoders.base import Decoder
-from segbench.encoders.base import Encoder, weights_follow
+from segbench.encoders.base import Encoder, skip_pretrained_weights
 from segbench.inference import sliding_window
 from segbench.inference import test_time_augmentation as augment
-from segbench.inference.confidence import Certainty, certainty
+from segbench.inference.confidence import Confidence, confidence
 from segbench.inference.encoded_once import EncodedOnce
 from segbench.inference.input_check import check_image
-from segbench.inference.pixel_probabilities import Dense, dense
+from segbench.inference.pixel_probabilities import PixelProbabilities, predict_proba
 from segbench.inference.sliding_window import SmallImages, WindowPrediction, Windows
 from segbench.inference.test_time_augmentation import Views
 from segbench.kernels.upsample_argmax import label_dtype
@@ -32,7 +32,7 @@ from segbench.optim.schedules import Poly, Schedule
 from segbench.postprocess.base import PostProcessor
 from segbench.tasks.base import Task
 from segbench.tasks.classes import check_data, growing_axes
-from segbench.tasks.unused_parameters import unreached
+from segbench.tasks.unused_parameters import unused_parameters
 from segbench.types import Batch, FeatureInfo, Features, Prediction
 
 
@@ -131,7 +131,7 @@ class SemanticTask(Task):
             if len(color) != 3 or not all(0 <= value <= 255 for value in color):
                 raise ValueError(f"palette: {name} has the colour {color}; give red, green and blue in 0..255")
 
-        with weights_follow() if from_scratch else nullcontext():
+        with skip_pretrained_weights() if from_scratch else nullcontext():
             self.encoder = encoder((img_size[0], img_size[1]))
         if cache_features < 0 or (cache_features and not self.encoder.frozen):
             raise ValueError(
@@ -257,22 +257,22 @@ class SemanticTask(Task):
         """Labels every pixel as in evaluation; see the contract."""
         image = self._pixels(image)
         if self.postprocess is not None:
-            return torch.stack([self.decide(found) for found in self.dense(image, window, stride)])
+            return torch.stack([self.decide(found) for found in self.predict_proba(image, window, stride)])
         return augment.segment(image, self._window_prediction, self._views(window, stride))
 
-    def certainty(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Certainty:
+    def confidence(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Confidence:
         """Tells how sure the model is of every pixel; see the contract."""
         views = self.views._replace(windows=self.views.windows._replace(out_size=out_size))
-        return certainty(self._pixels(image), self._window_prediction, views, top=top)
+        return confidence(self._pixels(image), self._window_prediction, views, top=top)
 
-    def dense(
+    def predict_proba(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
-    ) -> Iterator[Dense]:
+    ) -> Iterator[PixelProbabilities]:
         """Computes probabilities as in evaluation; see the contract."""
         views = self._views(window, stride)
-        return dense(self._pixels(image), self._window_prediction_and_boundary, self.num_classes, views)
+        return predict_proba(self._pixels(image), self._window_prediction_and_boundary, self.num_classes, views)
 
-    def decide(self, found: Dense) -> Tensor:
+    def decide(self, found: PixelProbabilities) -> Tensor:
         """Labels one image by its probabilities; see the contract."""
         probabilities, boundary = found
         if self.postprocess is None:
@@ -344,7 +344,7 @@ class SemanticTask(Task):
             self.log(f"train/{name}", terms[name])
             total = total + loss.weight * value
         if self._unreached is None and total.requires_grad:
-            self._unreached = unreached(total, self.parameters())
+            self._unreached = unused_parameters(total, self.parameters())
         for weight in self._unreached or []:
             # Nothing of it, but in the graph: DDP waits for a gradient of each weight, also of a head that no
             # loss looks at, and of a neck that iterates no time.

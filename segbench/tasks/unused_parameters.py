@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 
-def unreached(loss: Tensor, weights: Iterable[Tensor]) -> list[Tensor]:
+def unused_parameters(loss: Tensor, weights: Iterable[Tensor]) -> list[Tensor]:
     """Finds the weights that get no gradient.
 
     Args:

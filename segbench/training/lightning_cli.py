@@ -23,19 +23,19 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from segbench.callbacks.adaptive_class_weights import AdaptiveClassWeights  # noqa: F401 (YAML may name it)
 from segbench.callbacks.checkpoints import Checkpoints, SelfDescribing
 from segbench.callbacks.feature_cache.callback import FeatureCache
-from segbench.callbacks.init_from_checkpoint import Start
+from segbench.callbacks.init_from_checkpoint import InitFromCheckpoint
 from segbench.callbacks.label_coverage import LabelCoverage
 from segbench.callbacks.ledger import LedgerFile
-from segbench.callbacks.non_finite_loss import Divergence
+from segbench.callbacks.non_finite_loss import TerminateOnNonFiniteLoss
 from segbench.callbacks.panels import Panels
 from segbench.callbacks.predictions import PredictionFiles
 from segbench.callbacks.preemption import Preemption
 from segbench.callbacks.progress import ModelSummary, ProgressBar
 from segbench.callbacks.run_folder import RunFolder
-from segbench.callbacks.run_metadata import RunCard, wandb_run
+from segbench.callbacks.run_metadata import RunMetadata, wandb_run
 from segbench.callbacks.split_lists import SplitLists
 from segbench.callbacks.step_seed import StepSeed
-from segbench.callbacks.sync_batch_norm import BatchNorms
+from segbench.callbacks.sync_batch_norm import ConvertSyncBatchNorm
 from segbench.checkpoints.reading import (
     FROM_DATA,
     check_fits,
@@ -48,10 +48,10 @@ from segbench.checkpoints.reading import (
 from segbench.checkpoints.trust import check_classes, read_names
 from segbench.data.base import SegmentationDataModule
 from segbench.data.loading.workers import workers_ended
-from segbench.encoders.base import weights_follow
-from segbench.parsing.names import load_rooms
+from segbench.encoders.base import skip_pretrained_weights
+from segbench.parsing.names import import_components
 from segbench.parsing.parser import ExplainedParser
-from segbench.runs.folder import Claims, experiment_name, run_folder, run_of, write_config
+from segbench.runs.folder import RunLocks, experiment_name, run_folder, run_of, write_config
 from segbench.runs.metrics_csv import MetricsCSV, MetricsRows
 from segbench.tasks.base import Task
 from segbench.tasks.classes import match_classes
@@ -104,7 +104,7 @@ class HelpfulParser(ExplainedParser, LightningArgumentParser):
 class SegbenchCLI(LightningCLI):
     """LightningCLI that writes into a folder of the run's own, where no checkpoint overrides in silence."""
 
-    def __init__(self, args: list[str], command: list[str], claims: Claims) -> None:
+    def __init__(self, args: list[str], command: list[str], claims: RunLocks) -> None:
         """Parses, builds and runs.
 
         Args:
@@ -116,7 +116,7 @@ class SegbenchCLI(LightningCLI):
         self._claims = claims
         self._strict = _asks(command, "--resume")  # the run is resumed as it was, or not at all
         self._command = command
-        load_rooms()  # a class is named by its name alone, whatever else was imported
+        import_components()  # a class is named by its name alone, whatever else was imported
         super().__init__(
             Task,
             SegmentationDataModule,
@@ -159,7 +159,7 @@ class SegbenchCLI(LightningCLI):
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(Panels, "panels")
         parser.add_lightning_class_args(PredictionFiles, "predictions")
-        parser.add_lightning_class_args(Start, "start")
+        parser.add_lightning_class_args(InitFromCheckpoint, "start")
         # The first link looks for the files: missing data is said before weights are fetched for nothing.
         parser.link_arguments(
             "data", "model.init_args.num_classes", compute_fn=self._num_classes, apply_on="instantiate"
@@ -273,7 +273,7 @@ class SegbenchCLI(LightningCLI):
         if self._checkpoint is None:
             super().instantiate_classes()
             return
-        with weights_follow():
+        with skip_pretrained_weights():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -291,10 +291,10 @@ class SegbenchCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         self.trainer_defaults["callbacks"] = [
             RunFolder(self._checkpoint_path),
-            BatchNorms(config.sync_batchnorm),
+            ConvertSyncBatchNorm(config.sync_batchnorm),
             Preemption(),
             StepSeed(),
-            Divergence(),
+            TerminateOnNonFiniteLoss(),
             FeatureCache(),
             SelfDescribing(self._config_yaml, self.experiment),
             LedgerFile(),
@@ -310,13 +310,13 @@ class SegbenchCLI(LightningCLI):
         if loggers and self.subcommand == "fit":
             self.trainer_defaults["callbacks"].append(LearningRateMonitor("step"))
         # Last, so that where everything is stands on the last lines, behind the progress bar's.
-        self.trainer_defaults["callbacks"].append(RunCard(self._command, self._checkpoint_path))
+        self.trainer_defaults["callbacks"].append(RunMetadata(self._command, self._checkpoint_path))
         trainer = super().instantiate_trainer(
             default_root_dir=str(self.run_folder),
             logger=loggers or False,
             enable_model_summary=False,  # ours is among the callbacks
             use_distributed_sampler=False,
-            sync_batchnorm=False,  # Lightning's way forgets what timm's norms do besides; `BatchNorms` is ours
+            sync_batchnorm=False,  # Lightning's way forgets what timm's norms do besides; see our callback
             **kwargs,
         )
         if trainer.is_global_zero:
@@ -358,7 +358,7 @@ def run(args: list[str]) -> None:
         args: As on the command line, the verb first.
     """
     _quieten_lightning()
-    with workers_ended(), Claims() as claims:
+    with workers_ended(), RunLocks() as claims:
         try:
             SegbenchCLI(_expand(_expand_overlays(args), claims), args, claims)
         finally:  # the next run of this process gets a W&B run of its own
@@ -404,7 +404,7 @@ def _asks(args: list[str], option: str) -> bool:
     return any(word == option or word.startswith(f"{option}=") for word in args)
 
 
-def _expand(args: list[str], claims: Claims) -> list[str]:
+def _expand(args: list[str], claims: RunLocks) -> list[str]:
     """Writes our short options out: where a checkpoint or a run folder carries the configuration.
 
     Args:

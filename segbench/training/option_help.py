@@ -11,10 +11,10 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
-from segbench.parsing.names import ROOMS
+from segbench.parsing.names import COMPONENT_PACKAGES
 
 # What the task fills in when it builds a part, and the CLI when it builds a task.
-FILLED_IN = {
+LINKED_ARGUMENTS = {
     "encoders": {"img_size"},
     "necks": {"info"},
     "decoders": {"info", "num_classes"},
@@ -31,12 +31,12 @@ def option_help() -> str:
         One section for each class; a new file in a room is found by itself.
     """
     sections = []
-    for room in ROOMS:
+    for room in COMPONENT_PACKAGES:
         package = import_module(f"segbench.{room}")
         for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for _, cls in inspect.getmembers(import_module(file.name), inspect.isclass):
                 if cls.__module__ == file.name and _is_chosen_in_yaml(cls):
-                    sections.append(_section(cls, FILLED_IN.get(room, set())))
+                    sections.append(_section(cls, LINKED_ARGUMENTS.get(room, set())))
     # The one callback that is chosen in YAML; the others come by themselves.
     sections.append(
         _section(import_module("segbench.callbacks.adaptive_class_weights").AdaptiveClassWeights, set())

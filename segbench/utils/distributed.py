@@ -16,7 +16,7 @@ def num_processes() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def batch_sums(*shares: Tensor) -> tuple[Tensor, ...]:
+def all_reduce_sum(*shares: Tensor) -> tuple[Tensor, ...]:
     """Adds up what the processes computed on their shares of a batch; all of them must call it.
 
     Args:

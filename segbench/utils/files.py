@@ -27,7 +27,7 @@ _clean: set[Path] = set()  # folders in which this process has looked for drafts
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Writes a file beside its place and moves it there when it is complete.
 
     A kill or an error in between leaves the previous file as it was.

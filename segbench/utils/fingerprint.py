@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def recipe(thing: object) -> Any:
+def fingerprint_fields(thing: object) -> Any:
     """Writes an object down, the same in every process.
 
     Args:
@@ -24,11 +24,16 @@ def recipe(thing: object) -> Any:
     if isinstance(thing, PurePath):
         return thing.as_posix()
     if isinstance(thing, Mapping):
-        return ["mapping", sorted(([recipe(key), recipe(value)] for key, value in thing.items()), key=repr)]
+        return [
+            "mapping",
+            sorted(
+                ([fingerprint_fields(key), fingerprint_fields(value)] for key, value in thing.items()), key=repr
+            ),
+        ]
     if isinstance(thing, Set):
-        return ["set", sorted((recipe(item) for item in thing), key=repr)]
+        return ["set", sorted((fingerprint_fields(item) for item in thing), key=repr)]
     if isinstance(thing, Sequence):
-        return [recipe(item) for item in thing]
+        return [fingerprint_fields(item) for item in thing]
     if isinstance(thing, (np.ndarray, np.generic)):
         return [str(thing.dtype), thing.tolist()]
     if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
@@ -37,5 +42,8 @@ def recipe(thing: object) -> Any:
             raise ValueError(f"{name} cannot be written down: give a function or class of a module")
         return name
     if hasattr(thing, "__dict__"):
-        return {"class": recipe(type(thing)), **{name: recipe(value) for name, value in vars(thing).items()}}
+        return {
+            "class": fingerprint_fields(type(thing)),
+            **{name: fingerprint_fields(value) for name, value in vars(thing).items()},
+        }
     raise ValueError(f"{type(thing).__qualname__} {thing!r} cannot be written down: give plain values")

@@ -183,7 +183,7 @@ class Classes(Task):
     """As much of a task as the callback asks for."""
 
     num_classes, ignore_index, class_names = 3, 255, ("a", "b", "c")
-    parts = logits = segment = certainty = dense = decide = None
+    parts = logits = segment = confidence = predict_proba = decide = None
 
     def __init__(self, *losses):
         super().__init__()

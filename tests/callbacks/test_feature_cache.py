@@ -303,15 +303,19 @@ def test_a_task_without_its_cache_does_not_train_in_silence():
 
 
 def test_the_encoders_options_tell_where_no_weight_does():
-    def recipe(**options):
+    def fingerprint_fields(**options):
         built = task(2)
         built.hparams["_class_path"] = "x"
         built.hparams["encoder"] = {"class_path": "TimmViT", "init_args": {"depths": [0], **options}}
         return encoder_recipe(built)
 
-    assert recipe(drop_path_rate=0.1, pretrained="a.pth") == recipe(drop_path_rate=0.2) == recipe()
-    assert recipe(norm_eps=1e-3) != recipe(norm_eps=1e-5)
-    assert recipe(depths=[1]) != recipe()
+    assert (
+        fingerprint_fields(drop_path_rate=0.1, pretrained="a.pth")
+        == fingerprint_fields(drop_path_rate=0.2)
+        == fingerprint_fields()
+    )
+    assert fingerprint_fields(norm_eps=1e-3) != fingerprint_fields(norm_eps=1e-5)
+    assert fingerprint_fields(depths=[1]) != fingerprint_fields()
 
 
 def test_digest_sees_every_weight_and_buffer():

@@ -13,7 +13,7 @@ from segbench.callbacks.feature_cache.store import FeatureStore
 from segbench.callbacks.feature_cache.views import VIEW_SEED, view, view_dataset, view_recipe
 from segbench.data.augment import StandardAugment
 from segbench.data.loading.dataset import Item
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 from segbench.data.synthetic import SyntheticDataModule
 
 
@@ -73,7 +73,7 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, label, images_per_part):
     for visit in range(5):
         for index in range(5):
             expected = given[(index + visit % 2) % 5]
-            found = store.item(Draw(index, 77, visit))
+            found = store.item(SampleIndex(index, 77, visit))
             assert found.name == f"image {index}"
             assert found.label.dtype == label
             for one, other in zip((*found[:2], *found.maps), (*expected[:2], *expected.maps), strict=True):
@@ -84,7 +84,7 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, label, images_per_part):
 def test_labels_beyond_bytes_survive(tmp_path):
     given = [item._replace(label=item.label.long() + 65000) for item in items()]
     store = filled(tmp_path, given)
-    assert torch.equal(store.item(Draw(3, 0, 0)).label, given[3].label)
+    assert torch.equal(store.item(SampleIndex(3, 0, 0)).label, given[3].label)
 
 
 def test_shares_of_processes_are_all_parts_once(tmp_path, monkeypatch):
@@ -110,7 +110,7 @@ def test_mistakes(tmp_path):
     given = items()
     store = FeatureStore(tmp_path, {}, [item.name for item in given], 1)
     with pytest.raises(ValueError, match="nothing was encoded yet"):
-        store.item(Draw(0, 0))
+        store.item(SampleIndex(0, 0))
     store.describe(given[0])
     (part,) = store.missing()
     wide = given[2]._replace(image=torch.zeros(3, 6, 7, dtype=torch.uint8))
@@ -157,10 +157,10 @@ def test_damage_at_equal_size_is_refused_once_and_made_again(tmp_path, damage):
     assert path.stat().st_size == size
     store = FeatureStore(tmp_path, {"a": 1}, [item.name for item in given], 1)
     with pytest.raises(ValueError, match=r"part-00000.bin was damaged .* \(image image 0\) and is now removed"):
-        store.item(Draw(0, 0, 0))
+        store.item(SampleIndex(0, 0, 0))
     (part,) = store.missing()
     store.write(part, given)
-    assert torch.equal(store.item(Draw(0, 0, 0)).image, given[0].image)
+    assert torch.equal(store.item(SampleIndex(0, 0, 0)).image, given[0].image)
 
 
 @pytest.mark.parametrize("kind", ["|O", "<f8", "<U4"])
@@ -224,9 +224,9 @@ def test_training_asks_the_cache_once_there_is_one(cache):
 
 
 def test_the_recipe_tells_other_views_and_no_others(cache, tmp_path):
-    recipe = view_recipe(module(cache))
+    fingerprint_fields = view_recipe(module(cache))
     for options in ({"seed": 3}, {"batch_size": 4}, {"num_workers": 2}, {"eval_batch_size": 2}):
-        assert view_recipe(module(cache, **options)) == recipe, options
+        assert view_recipe(module(cache, **options)) == fingerprint_fields, options
     flip = [A.HorizontalFlip(p=0.5), A.CenterCrop(32, 24)]
     other = [A.HorizontalFlip(p=0.4), A.CenterCrop(32, 24)]
     different = [
@@ -246,7 +246,7 @@ def test_the_recipe_tells_other_views_and_no_others(cache, tmp_path):
     fewer = module(cache)
     fewer.exclude = ["images/train/train_000002.jpg"]
     different.append(view_recipe(fewer))
-    assert len({repr(recipe) for recipe in different}) == 8
+    assert len({repr(fingerprint_fields) for fingerprint_fields in different}) == 8
 
 
 def test_the_recipe_notices_changed_files_and_forgives_a_moved_root(tmp_path):

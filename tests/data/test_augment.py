@@ -17,11 +17,11 @@ from segbench.data.augment import (
     plain_augment,
     randomness,
 )
-from segbench.data.scene import draw_scene
+from segbench.data.scene import generate_scene
 from segbench.data.transforms import PhotoMetricDistortion
 
 SIZE = (48, 64)
-SCENE, SCENE_LABEL = draw_scene(3, 8, (120, 160))
+SCENE, SCENE_LABEL = generate_scene(3, 8, (120, 160))
 
 
 def coded(height, width):

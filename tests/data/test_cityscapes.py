@@ -11,7 +11,7 @@ from segbench.__main__ import main
 from segbench.data.cityscapes import Cityscapes, CityscapesLayout
 from segbench.data.cityscapes_classes import CITYSCAPES_SPEC
 from segbench.data.io.files import read_image, read_mask
-from segbench.data.scene import draw_scene
+from segbench.data.scene import generate_scene
 from segbench.data.synthetic import own_places, write_synthetic
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -69,7 +69,7 @@ def test_label_ids_are_read_without_a_conversion(twin):
     assert data.num_classes == 19
     for i in range(3):
         name, image, label = data.dataset("train").read(i)
-        drawn = draw_scene(i, 19, SIZE)
+        drawn = generate_scene(i, 19, SIZE)
         assert name == f"aachen_{i + 1:06d}_000019"
         assert np.array_equal(image, drawn[0])
         assert np.array_equal(label, drawn[1])
@@ -117,9 +117,9 @@ def test_a_twin_with_training_ids_is_read_back(tmp_path):
     layout = CityscapesLayout("labelTrainIds")
     write_synthetic(tmp_path / "twin", CITYSCAPES_SPEC, layout, {"train": 1}, SIZE)
     data = module(tmp_path / "twin", labels="labelTrainIds")
-    assert np.array_equal(data.dataset("train").read(0).label, draw_scene(0, 19, SIZE)[1])
+    assert np.array_equal(data.dataset("train").read(0).label, generate_scene(0, 19, SIZE)[1])
     file = next((tmp_path / "twin").rglob("*_labelTrainIds.png"))
-    assert np.array_equal(read_mask(file), draw_scene(0, 19, SIZE)[1])
+    assert np.array_equal(read_mask(file), generate_scene(0, 19, SIZE)[1])
 
 
 def test_without_the_data_one_line_says_what_to_do(tmp_path):

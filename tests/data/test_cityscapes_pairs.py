@@ -19,7 +19,7 @@ from segbench.data.cityscapes_classes import (
     paint_label_ids,
 )
 from segbench.data.cityscapes_pairs import CityscapesPairs, PairsLayout
-from segbench.data.scene import draw_scene
+from segbench.data.scene import generate_scene
 from segbench.data.synthetic import write_synthetic
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -101,7 +101,7 @@ def test_a_twin_of_the_real_layout_is_read_back(twin):
         assert (picture.format, picture.size) == ("JPEG", (128, 64))
     wrong = {"inside": [], "everywhere": []}
     for i, pair in enumerate(data.dataset("train").pairs):
-        image, label = draw_scene(int(pair.name) - 1, 19, SIZE)
+        image, label = generate_scene(int(pair.name) - 1, 19, SIZE)
         sample = data.dataset("train").read(i)
         assert sample.image.shape == (64, 64, 3)
         assert sample.label.shape == SIZE
@@ -117,7 +117,7 @@ def test_a_twin_of_the_real_layout_is_read_back(twin):
 def test_jpeg_flips_hardly_a_pixel_away_from_edges(tmp_path, quality, subsampling):
     flips = []
     for i in range(4):
-        image, label = draw_scene(i, 19, (256, 256))
+        image, label = generate_scene(i, 19, (256, 256))
         picture = np.concatenate([image, paint_label_ids(CITYSCAPES_SPEC.encode(label))], 1)
         path = tmp_path / "train" / f"{i}.jpg"
         path.parent.mkdir(exist_ok=True)

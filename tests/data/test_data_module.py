@@ -23,8 +23,8 @@ from segbench.data.base import SegmentationDataModule, default_num_workers
 from segbench.data.folder import FolderDataModule, FolderLayout
 from segbench.data.io import pixels
 from segbench.data.loading.dataset import Item, collate
-from segbench.data.loading.sampling import Draw
-from segbench.data.scene import draw_scene
+from segbench.data.loading.sampling import SampleIndex
+from segbench.data.scene import generate_scene
 from segbench.data.spec import DatasetSpec, default_palette
 from segbench.data.synthetic import SyntheticDataModule, write_synthetic
 from segbench.types import Batch
@@ -79,9 +79,9 @@ def test_reading_is_never_augmented(root):
 
 def test_an_image_looks_different_each_time_it_is_drawn(root):
     dataset = module(root).dataset("train")
-    looks = {dataset[Draw(0, number)].image.numpy().tobytes() for number in range(20)}
+    looks = {dataset[SampleIndex(0, number)].image.numpy().tobytes() for number in range(20)}
     assert len(looks) == 20
-    assert torch.equal(dataset[Draw(0, 7)].image, dataset[Draw(0, 7)].image)
+    assert torch.equal(dataset[SampleIndex(0, 7)].image, dataset[SampleIndex(0, 7)].image)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -150,7 +150,7 @@ def test_two_devices_train_on_what_one_would(root):
 def test_sizes_that_do_not_fit_into_a_batch_are_named(tmp_path):
     layout = FolderLayout()
     write_synthetic(tmp_path / "twin", SPEC, layout, {"val": 2}, size=(40, 56))
-    image, label = draw_scene(0, 4, (30, 20))
+    image, label = generate_scene(0, 4, (30, 20))
     pair = layout.place(tmp_path / "twin", "val", 2)
     cv2.imwrite(str(pair.image), image)
     cv2.imwrite(str(pair.label), label.astype(np.uint8))
@@ -170,7 +170,7 @@ def test_more_than_255_classes_travel_as_int64(tmp_path):
     batch = next(iter(data.train_dataloader()))
     assert batch.label.dtype == torch.int64
     assert np.array_equal(
-        data.dataset("val").read(0).label, draw_scene(3, 300, (40, 56), ignore_index=65535)[1]
+        data.dataset("val").read(0).label, generate_scene(3, 300, (40, 56), ignore_index=65535)[1]
     )
 
 
@@ -238,7 +238,7 @@ def test_camvid_reads_both_arrangements(tmp_path):
         root = tmp_path / masks[:3]
         write_synthetic(root, spec, FolderLayout((images,), (masks,)), {"train": 1}, size=(36, 48))
         data = parse(camvid, f"--data.init_args.root={root}", "--data.init_args.num_workers=0")
-        assert np.array_equal(data.dataset("train").read(0).label, draw_scene(0, 11, (36, 48))[1])
+        assert np.array_equal(data.dataset("train").read(0).label, generate_scene(0, 11, (36, 48))[1])
         assert data.class_names[-1] == "bicyclist"
 
 

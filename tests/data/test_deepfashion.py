@@ -20,8 +20,8 @@ from segbench.data.deepfashion import (
     garment,
     split_names,
 )
-from segbench.data.loading.sampling import Draw
-from segbench.data.scene import draw_scene
+from segbench.data.loading.sampling import SampleIndex
+from segbench.data.scene import generate_scene
 from segbench.data.synthetic import write_synthetic
 from segbench.data.transforms import Transforms
 
@@ -86,7 +86,7 @@ def test_the_palette_index_is_the_class(twin):
     for split, count in COUNTS.items():
         assert len(data.dataset(split)) == count
         for i, pair in enumerate(data.dataset(split).pairs):
-            image, label = draw_scene(number, 24, SIZE)
+            image, label = generate_scene(number, 24, SIZE)
             sample = data.dataset(split).read(i)
             assert np.array_equal(sample.label, label)
             assert sample.name == pair.name
@@ -273,7 +273,7 @@ def test_batches_have_the_width_of_the_crop_and_repeat(twin):
     assert first.name == again.name
     assert bool((first.image == again.image).all())
     dataset = module(twin).dataset("train")
-    assert len({dataset[Draw(0, number)].label.numpy().tobytes() for number in range(20)}) > 5
+    assert len({dataset[SampleIndex(0, number)].label.numpy().tobytes() for number in range(20)}) > 5
 
 
 def test_a_scale_asks_for_the_standard_augmentation(twin):

@@ -7,7 +7,7 @@ import pytest
 
 from segbench.data.ade20k import ADE20K_LAYOUT, ADE20K_SPEC
 from segbench.data.folder import FolderDataModule, FolderLayout
-from segbench.data.scene import class_names, draw_scene, scene_palette
+from segbench.data.scene import class_names, generate_scene, scene_palette
 from segbench.data.spec import DatasetSpec, default_palette
 from segbench.data.synthetic import SyntheticDataModule, write_synthetic
 
@@ -23,7 +23,7 @@ def test_scenes_have_the_classes_asked_for(num_classes):
     ignore_index = 65535 if num_classes > 255 else 255
     seen = set()
     for i in range(60 if num_classes < 10 else 5):
-        image, label = draw_scene(i, num_classes, (40, 56), ignore_index=ignore_index)
+        image, label = generate_scene(i, num_classes, (40, 56), ignore_index=ignore_index)
         assert image.shape == (40, 56, 3)
         assert image.dtype == np.uint8
         assert label.shape == (40, 56)
@@ -34,21 +34,25 @@ def test_scenes_have_the_classes_asked_for(num_classes):
 
 
 def test_the_same_arguments_draw_the_same_scene():
-    for a, b in zip(draw_scene(3, 8, (64, 64), seed=1), draw_scene(3, 8, (64, 64), seed=1), strict=True):
+    for a, b in zip(
+        generate_scene(3, 8, (64, 64), seed=1), generate_scene(3, 8, (64, 64), seed=1), strict=True
+    ):
         assert np.array_equal(a, b)
-    for other in (draw_scene(4, 8, (64, 64), seed=1), draw_scene(3, 8, (64, 64), seed=2)):
-        assert not np.array_equal(other[1], draw_scene(3, 8, (64, 64), seed=1)[1])
+    for other in (generate_scene(4, 8, (64, 64), seed=1), generate_scene(3, 8, (64, 64), seed=2)):
+        assert not np.array_equal(other[1], generate_scene(3, 8, (64, 64), seed=1)[1])
 
 
 def test_rims_without_a_class_are_thin():
-    share = np.mean([(draw_scene(i, 8, (128, 128))[1] == 255).mean() for i in range(20)])
+    share = np.mean([(generate_scene(i, 8, (128, 128))[1] == 255).mean() for i in range(20)])
     assert 0.005 < share < 0.1
 
 
 def test_colour_tells_much_of_the_class_but_not_all():
     """The nearest mean colour, learnt on some scenes, is far above chance on others, and far from perfect."""
     num_classes = 8
-    train, val = ([draw_scene(i, num_classes, (64, 64)) for i in part] for part in (range(60), range(60, 80)))
+    train, val = (
+        [generate_scene(i, num_classes, (64, 64)) for i in part] for part in (range(60), range(60, 80))
+    )
 
     def pixels(scenes):
         image = np.concatenate([image.reshape(-1, 3) for image, _ in scenes]).astype(float)
@@ -86,7 +90,7 @@ def test_a_twin_is_read_back_through_the_same_layout(tmp_path):
     )
     assert data.class_names == ["a", "b", "c"]
     for number, sample in enumerate([data.dataset("train").read(0), data.dataset("train").read(1)]):
-        image, label = draw_scene(number, 3, (40, 56))
+        image, label = generate_scene(number, 3, (40, 56))
         assert np.array_equal(sample.label, label)
         assert np.abs(sample.image.astype(int) - image).mean() < 8  # JPEG
     assert data.dataset("val").read(0).name == "val_000001"

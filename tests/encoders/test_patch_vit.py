@@ -26,7 +26,7 @@ def literal(encoder, image):
     """One image in float64, step by step as the report's figure has it."""
     weights = {name: value.double() for name, value in encoder.state_dict().items()}
 
-    def dense(name, x):
+    def linear(name, x):
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
     def norm(name, x):
@@ -37,26 +37,26 @@ def literal(encoder, image):
         return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
     def attend(name, x):
-        query, key, value = dense(f"{name}.qkv", x).split(15, dim=-1)
+        query, key, value = linear(f"{name}.qkv", x).split(15, dim=-1)
         heads = []
         for start in (0, 5, 10):
             q, k, v = (part[:, start : start + 5] for part in (query, key, value))
             heads.append((q @ k.T / math.sqrt(5)).softmax(-1) @ v)
-        return dense(f"{name}.proj", torch.cat(heads, dim=-1))
+        return linear(f"{name}.proj", torch.cat(heads, dim=-1))
 
     pixels = image.double() / 255
     pixels = F.pad(pixels, (0, -pixels.shape[2] % 4, 0, -pixels.shape[1] % 4))
     patches = torch.stack(slow_cut(pixels, 4))
-    x = torch.cat([dense("patches.project", patches), weights["patches.position"][0]], dim=1)
+    x = torch.cat([linear("patches.project", patches), weights["patches.position"][0]], dim=1)
     for block in ("blocks.0", "blocks.1"):
         x = x + attend(f"{block}.attention", norm(f"{block}.norm1", x))
         y = norm(f"{block}.norm2", x)
         for layer in (0, 3, 6):
-            y = gelu(dense(f"{block}.mlp.{layer}", y))
+            y = gelu(linear(f"{block}.mlp.{layer}", y))
         x = x + y
     flat = norm("norm", x).flatten()
     for layer in (2, 5, 8):
-        flat = gelu(dense(f"bottleneck.{layer}", flat))
+        flat = gelu(linear(f"bottleneck.{layer}", flat))
     return flat.reshape(*encoder.info.grid, 3).permute(2, 0, 1)
 
 

@@ -6,7 +6,7 @@ import safetensors.torch
 import timm
 import torch
 
-from segbench.encoders.base import weights_follow
+from segbench.encoders.base import skip_pretrained_weights
 from segbench.encoders.timm_cnn import TimmCNN
 
 SMALL = "convnext_atto"
@@ -139,7 +139,7 @@ def test_without_network_the_message_says_how_to_give_a_file():
 
 
 def test_no_weights_are_fetched_where_a_checkpoint_follows():
-    with weights_follow():
+    with skip_pretrained_weights():
         TimmCNN((32, 32), f"{SMALL}.d2_in1k", pretrained=True)
 
 

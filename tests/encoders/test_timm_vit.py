@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from segbench.commands.bench.timing import peak_bytes
-from segbench.encoders.base import weights_follow
+from segbench.encoders.base import skip_pretrained_weights
 from segbench.encoders.timm_vit import TimmViT
 
 TINY = "vit_tiny_patch16_384"
@@ -278,7 +278,7 @@ def test_without_network_the_message_says_how_to_give_a_file():
 
 
 def test_no_weights_are_fetched_where_a_checkpoint_follows():
-    with weights_follow():
+    with skip_pretrained_weights():
         TimmViT((32, 32), f"{TINY}.augreg_in21k_ft_in1k", pretrained=True)
 
 

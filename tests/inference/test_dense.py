@@ -5,7 +5,7 @@ import torch
 from inference.test_sliding_window import K, model, photograph
 from reference import slow_windows
 
-from segbench.inference.pixel_probabilities import dense, label_edges
+from segbench.inference.pixel_probabilities import label_edges, predict_proba
 from segbench.inference.sliding_window import WindowPrediction, Windows
 from segbench.inference.test_time_augmentation import Views
 
@@ -35,7 +35,7 @@ def channels(forward, pick):
 def test_classes_and_boundary_see_the_same_windows_scales_and_flips(options, scales, flip):
     forward, image = with_boundary(model()), photograph(50, 67, 2)
     views = Views(scales, flip, Windows(**options, tile_bytes=4000))
-    found = list(dense(image, forward, K, views))
+    found = list(predict_proba(image, forward, K, views))
     assert len(found) == 2
     classes = slow_windows.averaged_probabilities(
         image, channels(forward, lambda x: x[:, :K]), scales, flip, **options
@@ -54,14 +54,14 @@ def test_classes_and_boundary_see_the_same_windows_scales_and_flips(options, sca
 
 def test_one_view_is_the_sigmoid():
     forward, image = with_boundary(model()), photograph(48, 64)
-    (found,) = dense(image, forward, K)
+    (found,) = predict_proba(image, forward, K)
     logits = slow_windows.merged_logits(image, forward)[0]
     torch.testing.assert_close(found.boundary.double(), logits[K].sigmoid(), rtol=0, atol=1e-4)
     torch.testing.assert_close(found.probabilities.double(), logits[:K].softmax(0), rtol=0, atol=1e-4)
 
 
 def test_without_a_head_boundaries_are_the_edges_of_the_argmax_classes():
-    (found,) = dense(photograph(50, 67), model(), K)
+    (found,) = predict_proba(photograph(50, 67), model(), K)
     labels = found.probabilities.argmax(0)
     expected = torch.zeros(50, 67)
     for y in range(1, 49):
@@ -82,4 +82,4 @@ def test_other_channels_are_refused():
     with pytest.raises(
         ValueError, match=rf"forward returned {K} channels; give {K - 2}, or one more of boundary"
     ):
-        list(dense(photograph(48, 64), model(), K - 2))
+        list(predict_proba(photograph(48, 64), model(), K - 2))

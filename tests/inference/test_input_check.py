@@ -45,7 +45,7 @@ def task(tmp_path_factory):
     ],
 )
 def test_other_images_are_refused_with_what_is_expected(task, image, told):
-    for use in (task.logits, task.segment, task.certainty, lambda one: list(task.dense(one))):
+    for use in (task.logits, task.segment, task.confidence, lambda one: list(task.predict_proba(one))):
         with pytest.raises(ValueError, match=re.escape(told).replace(r"\.\*", ".*")) as error:
             use(image)
         assert "(B, 3, H, W) of 0 to 255" in str(error.value)

@@ -8,7 +8,7 @@ from inference.test_sliding_window import K, model, peak, photograph
 from reference import slow_windows
 
 from segbench.inference import sliding_window
-from segbench.inference.confidence import certainty
+from segbench.inference.confidence import confidence
 from segbench.inference.sliding_window import Windows
 from segbench.inference.test_time_augmentation import Views, predict_views, probability_tiles, segment
 
@@ -90,7 +90,7 @@ def test_certainty_is_that_of_the_averaged_probabilities(flip):
     image, options = photograph(61, 83, batch=2), {"window": 48, "stride": 32}
     expected = slow_windows.averaged_probabilities(image, sharp(), [1.0], flip, **options)
     views = Views(flip=flip, windows=Windows(**options))
-    found = certainty(image, sharp(), views, top=3)
+    found = confidence(image, sharp(), views, top=3)
     best = expected.topk(3, dim=1)
     torch.testing.assert_close(found.probabilities.double(), best.values, rtol=0, atol=1e-4)
     assert (found.classes.long() == best.indices).float().mean() > 0.999
@@ -105,7 +105,7 @@ def test_entropy_runs_from_0_to_1():
         logits[:, 4, :, 1] = 1000
         return sliding_window.WindowPrediction(logits, tuple(windows.shape[2:]))
 
-    found = certainty(photograph(8, 32), forward)
+    found = confidence(photograph(8, 32), forward)
     assert found.entropy[0, :, :8] == pytest.approx(1.0, abs=1e-6)
     assert found.entropy[0, :, 24:].abs().max() == 0
     assert (found.classes[0, 0, :, 24:] == 4).all()
@@ -119,4 +119,4 @@ def test_refuses_scales_that_no_image_has(scales):
 
 def test_refuses_more_classes_than_there_are():
     with pytest.raises(ValueError, match=f"top is 8; choose 1 to {K}"):
-        certainty(photograph(20, 20), model(), top=8)
+        confidence(photograph(20, 20), model(), top=8)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from segbench.commands.bench.timing import peak_bytes
-from segbench.functional.axis_map import bilinear_map, chain, reverse, tiles, windows_map
+from segbench.functional.separable_resampler import bilinear_map, chain, reverse, tiles, windows_map
 from segbench.kernels import native
 from segbench.kernels import upsample_argmax as module
 from segbench.kernels.upsample_argmax import argmax_tiles, upsample_argmax

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segbench.runs.settings import brief, last_key
+from segbench.runs.settings import format_value, last_key
 
 SHIFT = {"class_path": "segbench.necks.mean_shift.MeanShift", "init_args": {"iterations": 2, "bias": False}}
 
@@ -21,7 +21,7 @@ SHIFT = {"class_path": "segbench.necks.mean_shift.MeanShift", "init_args": {"ite
     ],
 )
 def test_a_value_is_written_short(value, told):
-    assert brief(value) == told
+    assert format_value(value) == told
 
 
 def test_a_key_is_named_by_its_end():

@@ -186,11 +186,11 @@ def test_evaluation_takes_the_scales_and_flips_of_the_task():
     expected = slow_windows.averaged_probabilities(
         image, task._window_prediction, [0.5, 1.0, 1.5], True, window=32, stride=32, resize=(80, 40)
     )
-    found = task.certainty(image)
+    found = task.confidence(image)
     torch.testing.assert_close(found.probabilities[:, 0].double(), expected.amax(1), rtol=0, atol=1e-4)
     assert (task.segment(image) == expected.argmax(1)).float().mean() > 0.999
     assert not torch.equal(task.segment(image), plain.segment(image))
-    assert torch.equal(plain.certainty(image).classes[:, 0], plain.segment(image))
+    assert torch.equal(plain.confidence(image).classes[:, 0], plain.segment(image))
     with pytest.raises(ValueError, match="scales must be one or more positive factors, got"):
         make(depths=[0], scales=[0.0])
 
@@ -213,7 +213,7 @@ def test_a_post_processor_has_the_last_word_in_every_evaluation():
     task = make(depths=[0], postprocess=Witness, **options).eval()
     image = torch.randint(0, 256, (2, 3, 64, 80), dtype=torch.uint8)
     label = torch.full((2, 64, 80), 3, dtype=torch.uint8)
-    certain = task.certainty(image)
+    certain = task.confidence(image)
     expected = certain.classes[:, 0].clone()
     expected[..., :40] = 3
     batch = Batch(image, label, ("a", "b"))

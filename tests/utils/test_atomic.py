@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segbench.utils import files as atomic
-from segbench.utils.files import naming, remove_drafts, replacing, scratch
+from segbench.utils.files import atomic_write, naming, remove_drafts, scratch
 
 
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
@@ -17,7 +17,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     path.write_text("old")
 
     def fail_half_way():
-        with replacing(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text("half")
             assert path.read_text() == "old"
             raise RuntimeError
@@ -25,7 +25,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(RuntimeError):
         fail_half_way()
     assert path.read_text() == "old"
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -33,7 +33,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):  # as on two machines with equal process numbers
     path = tmp_path / "file.txt"
-    with replacing(path) as first, replacing(path) as second:
+    with atomic_write(path) as first, atomic_write(path) as second:
         first.write_text("first")
         second.write_text("second")
     assert path.read_text() == "first"
@@ -62,7 +62,7 @@ def test_drafts_of_the_living_stay_and_those_of_the_dead_go(tmp_path):
         remove_drafts(tmp_path)
         assert len(list(tmp_path.glob(".segbench-*"))) == 1 + 3
         process.kill()
-    with replacing(tmp_path / "other.txt") as draft:  # the first that this process writes there
+    with atomic_write(tmp_path / "other.txt") as draft:  # the first that this process writes there
         draft.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([*foreign, tmp_path / "other.txt"])
 
@@ -100,11 +100,11 @@ def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
     for write in (full, lambda draft: draft.rename(tmp_path / "nowhere" / "x")):
         with (
             pytest.raises(OSError, match="No s") as told,
-            replacing(tmp_path / "file.txt", durable=True) as draft,
+            atomic_write(tmp_path / "file.txt", durable=True) as draft,
         ):
             write(draft)
         assert told.value.filename == str(tmp_path / "file.txt")
-    with pytest.raises(FileNotFoundError) as told, replacing(tmp_path / "file.txt"):
+    with pytest.raises(FileNotFoundError) as told, atomic_write(tmp_path / "file.txt"):
         (tmp_path / "unrelated").read_text()
     assert told.value.filename == str(tmp_path / "unrelated")
     assert list(tmp_path.iterdir()) == []
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
     ],
 )
 def test_a_full_disk_is_reported_with_the_file_by_every_library(tmp_path, error):
-    with pytest.raises(OSError, match="No space left") as raised, replacing(tmp_path / "kept"):
+    with pytest.raises(OSError, match="No space left") as raised, atomic_write(tmp_path / "kept"):
         raise error
     assert raised.value.errno == errno.ENOSPC
     assert raised.value.filename == str(tmp_path / "kept")
@@ -136,13 +136,13 @@ def test_files_of_a_draft_folder_are_named_by_what_it_becomes(tmp_path):
 
 
 def test_files_that_are_read_keep_their_name(tmp_path):
-    with pytest.raises(FileNotFoundError) as raised, replacing(tmp_path / "kept"):
+    with pytest.raises(FileNotFoundError) as raised, atomic_write(tmp_path / "kept"):
         (tmp_path / "missing").read_bytes()
     assert raised.value.filename == str(tmp_path / "missing")
 
 
 def test_other_errors_pass(tmp_path):
-    with pytest.raises(RuntimeError, match="a bug"), replacing(tmp_path / "kept"):
+    with pytest.raises(RuntimeError, match="a bug"), atomic_write(tmp_path / "kept"):
         raise RuntimeError("a bug")
 
 
@@ -155,6 +155,6 @@ def test_an_interrupt_within_a_checkpoint_stays_an_interrupt(tmp_path, interrupt
             return super().write(data)
 
     path = tmp_path / "last.ckpt"
-    with pytest.raises(interrupt), replacing(path) as draft, Slow(draft.open("wb", buffering=0)) as file:
+    with pytest.raises(interrupt), atomic_write(path) as draft, Slow(draft.open("wb", buffering=0)) as file:
         torch.save({"weights": torch.zeros(1000)}, file)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ from segbench.callbacks.feature_cache.store import FeatureStore, gigabytes
 from segbench.callbacks.feature_cache.views import package_version, view, view_dataset, view_recipe
 from segbench.data.base import Item, SegmentationDataModule, SegmentationDataset
 from segbench.data.loading.dataset import collate
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 from segbench.tasks.base import Task
 from segbench.types import Batch
 from segbench.utils.cache import cache_folder
@@ -200,7 +200,7 @@ def digest(module: nn.Module) -> str:
     return result.hexdigest()
 
 
-def _loaded(data: SegmentationDataModule, dataset: SegmentationDataset, jobs: list[list[Draw]]) -> Any:
+def _loaded(data: SegmentationDataModule, dataset: SegmentationDataset, jobs: list[list[SampleIndex]]) -> Any:
     return data.train_loader(dataset, jobs) if jobs else []
 
 

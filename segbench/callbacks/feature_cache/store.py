@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from segbench.data.loading.dataset import Item
-from segbench.data.loading.sampling import Draw
-from segbench.utils.files import replacing
+from segbench.data.loading.sampling import SampleIndex
+from segbench.utils.files import atomic_write
 
 _CHECK = np.dtype("<u4")
 PART_BYTES = 64 << 20  # what a kill may cost, and what filling holds in memory
@@ -90,7 +90,7 @@ class FeatureStore:
         about = {"what": _ABOUT, "images": len(self.names), "record": fields, "recipe": self.recipe}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / "store.json") as draft:
+            with atomic_write(self.folder / "store.json") as draft:
                 draft.write_text(json.dumps(about, indent=2) + "\n")
         except OSError as error:
             raise self._unwritable(error) from None
@@ -142,13 +142,13 @@ class FeatureStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Not `tofile`, which says nothing where the disk fills up with the last bytes.
-            with replacing(path) as draft, draft.open("wb") as file:
+            with atomic_write(path) as draft, draft.open("wb") as file:
                 file.write(records.view(np.uint8).data)
                 file.write(np.array([zlib.crc32(record.tobytes()) for record in records], _CHECK).data)
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def item(self, draw: Draw) -> Item:
+    def item(self, draw: SampleIndex) -> Item:
         """Reads what training sees at a draw: views take turns, from visit to visit.
 
         Args:

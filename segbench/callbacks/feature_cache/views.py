@@ -6,15 +6,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from segbench.data.base import SegmentationDataModule, SegmentationDataset
-from segbench.data.loading.sampling import Draw
-from segbench.utils.fingerprint import recipe
+from segbench.data.loading.sampling import SampleIndex
+from segbench.utils.fingerprint import fingerprint_fields
 
 VIEW_SEED = 0  # one for all, so that runs with any data.seed find the same views in the cache
 # Pixels may change with them.
 PACKAGES = ("albumentations", "opencv-python-headless", "numpy", "pillow", "simplejpeg", "tifffile")
 
 
-def view(image: int, number: int, num_images: int) -> Draw:
+def view(image: int, number: int, num_images: int) -> SampleIndex:
     """Names a view by a draw of its own.
 
     Args:
@@ -25,7 +25,7 @@ def view(image: int, number: int, num_images: int) -> Draw:
     Returns:
         The draw.
     """
-    return Draw(image, number * num_images + image, number)
+    return SampleIndex(image, number * num_images + image, number)
 
 
 def view_dataset(data: SegmentationDataModule) -> SegmentationDataset:
@@ -66,7 +66,10 @@ def view_recipe(data: SegmentationDataModule) -> dict[str, Any]:
             stamp = (os.path.relpath(path, data.root), status.st_size, status.st_mtime_ns)
             files.update(repr(stamp).encode())
     try:
-        transforms, layout = recipe(data.augment.recipe()), recipe(data.layout)
+        transforms, layout = (
+            fingerprint_fields(data.augment.fingerprint_fields()),
+            fingerprint_fields(data.layout),
+        )
     except ValueError as error:
         raise ValueError(
             f"cache_features: {error}, so that one can tell whose cached views are, or set cache_features 0"

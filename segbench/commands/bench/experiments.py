@@ -7,7 +7,7 @@ from jsonargparse import ArgumentError
 
 from segbench.data.base import SegmentationDataModule
 from segbench.data.scene import class_names, scene_palette
-from segbench.encoders.base import weights_follow
+from segbench.encoders.base import skip_pretrained_weights
 from segbench.parsing.parser import ExplainedParser
 from segbench.tasks.base import Task
 from segbench.tasks.semantic import SemanticTask
@@ -98,7 +98,7 @@ def build(file: Path, changes: Changes) -> Model:
         "ignore_index": module.ignore_index,
     }
     torch.manual_seed(0)
-    with weights_follow():
+    with skip_pretrained_weights():
         task = _instantiate(Task, "model", model, file)
     if not isinstance(task, SemanticTask):
         raise ValueError(f"{file}: {type(task).__name__} is not a SemanticTask")

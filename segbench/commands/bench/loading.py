@@ -31,8 +31,8 @@ from segbench.data.augment import FILL, StandardAugment, cut, pad, randomness
 from segbench.data.io.decoding import decode_image, decode_mask
 from segbench.data.io.files import write_image
 from segbench.data.loading.dataset import Item, SegmentationDataset, collate, to_item
-from segbench.data.loading.sampling import Draw
-from segbench.data.scene import draw_scene
+from segbench.data.loading.sampling import SampleIndex
+from segbench.data.scene import generate_scene
 from segbench.types import Batch
 from segbench.utils.files import scratch
 
@@ -106,7 +106,7 @@ def measure(clock: Clock, images: int, batch_size: int) -> list[Row]:
         ways: dict[str, Callable[[range], object]] = {
             "MMSegmentation's manner": lambda batch: collate_floats([mmseg(*files[i]) for i in batch]),
             "plain albumentations": lambda batch: collate_floats([plain(*files[i]) for i in batch]),
-            "segbench": lambda batch: collate([dataset[Draw(i, next(numbers))] for i in batch]),
+            "segbench": lambda batch: collate([dataset[SampleIndex(i, next(numbers))] for i in batch]),
         }
         rows: list[Row] = []
         for where, works in (
@@ -165,7 +165,7 @@ def write_pairs(root: Path, images: int, size: tuple[int, int]) -> None:
     """Writes scenes as ADE20K's files, with labels by Pillow, whose PNG filters are ADE20K's."""
     layout, spec = ADE20K.layout, ADE20K.spec
     for i in track(range(images), "Drawing images", transient=True):
-        image, label = draw_scene(i, spec.num_classes, size, ignore_index=spec.ignore_index)
+        image, label = generate_scene(i, spec.num_classes, size, ignore_index=spec.ignore_index)
         # Photographs have a ground and a sky: with one background, windows that it fills would be drawn again
         # and again, which costs MMSegmentation most.
         label[size[0] // 2 :][label[size[0] // 2 :] == 0] = FLOOR
@@ -271,7 +271,7 @@ def _each(load: Callable[[range], object], batches: list[range]) -> None:
 
 def _draw_each(dataset: SegmentationDataset, numbers: Iterator[int], images: int) -> None:
     for image in range(images):
-        dataset[Draw(image, next(numbers))]
+        dataset[SampleIndex(image, next(numbers))]
 
 
 def _exhaust(loader: DataLoader[Any]) -> None:

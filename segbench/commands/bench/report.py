@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from segbench.commands.bench.section import MISSING, Clock, Column, Row, Section
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 
 class Report:
@@ -60,10 +60,10 @@ class Report:
         print(*lines, sep="\n", flush=True)
         self._lines += lines
         if self._out is not None:
-            with replacing(self._out) as draft:
+            with atomic_write(self._out) as draft:
                 draft.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
         if self._json_file is not None:
-            with replacing(self._json_file) as draft:
+            with atomic_write(self._json_file) as draft:
                 draft.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
 
 

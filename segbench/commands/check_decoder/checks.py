@@ -20,7 +20,7 @@ from segbench.commands.check_decoder.decoder_under_test import (
     Fault,
     Skip,
     Subject,
-    brief,
+    format_error,
     objective,
     outputs,
     slack,
@@ -122,7 +122,7 @@ def save_load(subject: Subject) -> None:
         other.load_state_dict(state, strict=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         new = set(one.state_dict()) ^ keys
-        cause = f"forward made or removed {_list(sorted(new))}" if new else brief(error)
+        cause = f"forward made or removed {_list(sorted(new))}" if new else format_error(error)
         raise Fault(
             f"no strict load into a new decoder: {cause}; make all layers in __init__, keep tensors only"
         ) from error
@@ -155,7 +155,7 @@ def _predict(decoder: Decoder, features: Features, where: str) -> Prediction:
         prediction = decoder(features)
     except Exception as error:
         raise Fault(
-            f"{where}: forward raises {type(error).__name__}: {brief(error)}; "
+            f"{where}: forward raises {type(error).__name__}: {format_error(error)}; "
             "take numbers of channels from info, all other sizes from features.maps"
         ) from error
     if not isinstance(prediction, Prediction):

@@ -67,11 +67,11 @@ def _factories(class_path: str, init_args: dict[str, Any], necks: list[str | dic
 
     from segbench.decoders.base import Decoder
     from segbench.necks.base import Neck
-    from segbench.parsing.names import load_rooms
+    from segbench.parsing.names import import_components
     from segbench.parsing.parser import ExplainedParser
     from segbench.types import FeatureInfo
 
-    load_rooms()
+    import_components()
     _import(class_path)
     parser = ExplainedParser()
     parser.add_argument("--decoder", type=Callable[[FeatureInfo, int], Decoder])

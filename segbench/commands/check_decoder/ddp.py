@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from segbench.commands.check_decoder.ddp_worker import PROCESSES, STEPS
-from segbench.commands.check_decoder.decoder_under_test import Fault, Skip, Subject, brief
+from segbench.commands.check_decoder.decoder_under_test import Fault, Skip, Subject, format_error
 from segbench.utils.files import scratch
 
 # Two interpreters have to import torch, on cores that may be busy.
@@ -22,7 +22,7 @@ def ddp(subject: Subject) -> None:
     try:
         recipe = pickle.dumps((subject.factory, subject.bed.info, subject.seed))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise Skip(f"another process cannot import the decoder: {brief(error)}") from error
+        raise Skip(f"another process cannot import the decoder: {format_error(error)}") from error
     with scratch() as folder:
         (folder / "recipe.pkl").write_bytes(recipe)
         torch.save(subject.bed.features(batch=2 * PROCESSES), folder / "features.pt")

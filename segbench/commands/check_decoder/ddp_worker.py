@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from segbench.commands.check_decoder.decoder_under_test import NUM_CLASSES, brief, objective, outputs
+from segbench.commands.check_decoder.decoder_under_test import NUM_CLASSES, format_error, objective, outputs
 from segbench.decoders.base import Decoder
 from segbench.types import Features
 
@@ -47,7 +47,7 @@ def main(folder: Path, rank: int) -> None:
             _descend(decoder)
     except Exception as error:
         told = f"{', '.join(without[:3])} got no gradient; use it in forward, or do not make it"
-        fault = told if without else f"{type(error).__name__}: {brief(error)}"
+        fault = told if without else f"{type(error).__name__}: {format_error(error)}"
         (folder / f"fault-{rank}.txt").write_text(f"DistributedDataParallel stops: {fault}")
         traceback.print_exc()
         sys.exit(1)

@@ -163,7 +163,7 @@ def slack(decoder: Decoder, features: Features) -> float:
     return max(1e-4 * largest, *(10 * (one[name] - other[name]).abs().max().item() for name in one))
 
 
-def brief(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Reduces an exception to its first telling line.
 
     Args:

@@ -13,7 +13,7 @@ from segbench.commands.check_decoder.decoder_under_test import (
     Bed,
     DecoderFactory,
     Subject,
-    brief,
+    format_error,
 )
 from segbench.encoders.timm_vit import TimmViT
 from segbench.necks.base import Neck
@@ -66,13 +66,16 @@ def _bed(factory: DecoderFactory, patch_size: int, necks: Sequence[NeckFactory] 
             bed = _arrange(patch_size, depths, chosen, seed)
             factory(bed.info, NUM_CLASSES)
         except ValueError as error:
-            refusals.append(brief(error))
+            refusals.append(format_error(error))
         except TypeError as error:
             raise ValueError(
-                f"the decoder cannot be built: {brief(error)}; its constructor takes (info, num_classes, …)"
+                f"the decoder cannot be built: {format_error(error)}; its constructor takes "
+                "(info, num_classes, …)"
             ) from error
         except (Exception, SystemExit) as error:
-            raise ValueError(f"the decoder cannot be built: {type(error).__name__}: {brief(error)}") from error
+            raise ValueError(
+                f"the decoder cannot be built: {type(error).__name__}: {format_error(error)}"
+            ) from error
         else:
             return bed
     return refusals[0] if len(set(refusals)) == 1 else f"{refusals[0]}; at last: {refusals[-1]}"

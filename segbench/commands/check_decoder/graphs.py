@@ -17,7 +17,7 @@ from segbench.commands.check_decoder.decoder_under_test import (
     Fault,
     Skip,
     Subject,
-    brief,
+    format_error,
     objective,
     outputs,
     slack,
@@ -144,7 +144,8 @@ def _check_exporter(features: Features) -> None:
         _export(LinearDecoder(info, NUM_CLASSES).eval(), features, free_sizes=False)
     except Exception as error:
         raise Skip(
-            f"not even a linear layer is exported: {brief(error)}; pip install --upgrade 'segbench[onnx]'"
+            f"not even a linear layer is exported: {format_error(error)}; "
+            "pip install --upgrade 'segbench[onnx]'"
         ) from error
 
 
@@ -180,4 +181,4 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__  # the exporter wraps what it meets in advice
     code = [line.strip() for line in str(error).splitlines() if line.strip().startswith('File "')]
     where = f" ({code[-1].removeprefix('File ').replace(chr(34), '')})" if code else ""
-    return brief(error) + where
+    return format_error(error) + where

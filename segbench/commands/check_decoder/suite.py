@@ -8,7 +8,7 @@ import torch
 
 from segbench.commands.check_decoder.checks import CHECKS as LIGHT
 from segbench.commands.check_decoder.ddp import ddp
-from segbench.commands.check_decoder.decoder_under_test import Check, Fault, Skip, Subject, brief
+from segbench.commands.check_decoder.decoder_under_test import Check, Fault, Skip, Subject, format_error
 from segbench.commands.check_decoder.graphs import compiles, onnx
 from segbench.commands.check_decoder.overfit import overfits
 
@@ -84,4 +84,4 @@ def _outcome(check: Check, subject: Subject) -> tuple[Literal["passed", "failed"
         except Fault as fault:
             return "failed", str(fault)
         except Exception as error:  # the decoder is a stranger's: whatever it raises is a finding
-            return "failed", f"{type(error).__name__}: {brief(error)}"
+            return "failed", f"{type(error).__name__}: {format_error(error)}"

@@ -13,7 +13,7 @@ from segbench.checkpoints.reading import build_task
 from segbench.checkpoints.writing import save_file
 from segbench.commands.convert.keys import Translation, translate
 from segbench.commands.convert.network import Network
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 TASK = "segbench.tasks.semantic.SemanticTask"
 IGNORE_INDEX = 255  # in both code bases
@@ -85,7 +85,7 @@ def write(checkpoint: dict[str, Any], out: Path) -> None:
     """
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out, durable=True) as draft:
+    with atomic_write(out, durable=True) as draft:
         save_file(checkpoint, draft)
         refuse_existing(out)  # it took a while
 

@@ -19,8 +19,8 @@ from segbench.commands.doctor import examine
 from segbench.commands.doctor.examine import Record
 from segbench.data.spec import Layout, Pair
 from segbench.utils.cache import cache_folder
-from segbench.utils.files import replacing
-from segbench.utils.fingerprint import recipe
+from segbench.utils.files import atomic_write
+from segbench.utils.fingerprint import fingerprint_fields
 
 _ABOUT = "What `segbench doctor` found in the files of a dataset; may be deleted."
 # A file that was written a moment ago may be written again without a change of time: clocks of file systems
@@ -44,7 +44,7 @@ class Memory:
         self._known: Mapping[str, Any] = {}
         self._kept: dict[str, Any] = {}
         try:
-            reader = json.dumps([recipe(layout), str(root.absolute())], sort_keys=True)
+            reader = json.dumps([fingerprint_fields(layout), str(root.absolute())], sort_keys=True)
             self._code = _code_of(layout)
         except (ValueError, TypeError, OSError):  # a layout of the user's own that cannot be written down
             return
@@ -92,7 +92,7 @@ class Memory:
         body = json.dumps(self._kept, separators=(",", ":"))
         head = {"what": _ABOUT, "code": self._code, "sha256": hashlib.sha256(body.encode()).hexdigest()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as draft:
+        with atomic_write(self.path) as draft:
             draft.write_text(f"{json.dumps(head)}\n{body}\n", encoding="utf-8")
 
     def _load(self, path: Path) -> Mapping[str, Any]:

@@ -78,7 +78,7 @@ def doctor(
 
     from segbench.commands.doctor.diagnose import options_of, visit
     from segbench.commands.doctor.finding import LEVELS, as_yaml, remedy
-    from segbench.utils.files import replacing
+    from segbench.utils.files import atomic_write
 
     pictures = [] if out is None else [out / "classes.png", out / "sizes.png"]
     for path in (*pictures, *([] if fix is None else [fix])):
@@ -104,7 +104,7 @@ def doctor(
     overlay = remedy((f for f in diagnosis.findings if f.level != "note"), given, accepted) or {}
     if fix is not None and overlay:
         fix.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(fix) as draft:
+        with atomic_write(fix) as draft:
             draft.write_text(as_yaml(overlay), encoding="utf-8")
         console.print(f"{fix} fixes this: give it as a further --config, to doctor first", markup=False)
         beaten = [name for name in overlay["data"]["init_args"] if name in typed]

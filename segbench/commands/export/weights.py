@@ -9,7 +9,7 @@ import torch
 from segbench.checkpoints.reading import load_task
 from segbench.checkpoints.safetensors_file import write_safetensors
 from segbench.tasks.base import Task
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 
 def write_weights(
@@ -26,7 +26,7 @@ def write_weights(
     Raises:
         ValueError: If what is read back is not the same.
     """
-    with replacing(out) as draft:
+    with atomic_write(out) as draft:
         write_safetensors(draft, checkpoint)
         again = load_task(draft, trust).state_dict()
         for name, value in task.state_dict().items():

@@ -14,7 +14,7 @@ from segbench.commands.export.parity import Agreement, Run, compare
 from segbench.commands.export.pt2_file import run_pt2, write_pt2
 from segbench.tasks.base import Task
 from segbench.tasks.semantic import SemanticTask
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 GraphFormat = Literal["onnx", "pt2"]
 
@@ -98,7 +98,7 @@ def _attempt(
     program: ExportedProgram = trace(task, form)
     known = facts(task, form)
     run: Callable[[Path], Run]
-    with replacing(out) as draft:
+    with atomic_write(out) as draft:
         if kind == "onnx":
             write_onnx(draft, program, {**known, "opset": opset}, form, output_names(task, form), opset)
             run = run_onnx

@@ -26,7 +26,7 @@ def report(runs: list[Path], out: Path) -> None:
     from segbench.commands.report.meanshifter.tables import comparisons, table_1, table_2
     from segbench.commands.report.overview import overview
     from segbench.commands.report.runs import find_runs, read_run
-    from segbench.utils.files import replacing
+    from segbench.utils.files import atomic_write
     from segbench.visualization.pictures import write_png
 
     found = []
@@ -70,11 +70,11 @@ def report(runs: list[Path], out: Path) -> None:
     text = ["# Report\n", f"{len(scored)} runs; commit {commits}.\n"]
     for table in tables:
         text.append(table.markdown())
-        with replacing(out / f"{table.name}.csv") as draft:
+        with atomic_write(out / f"{table.name}.csv") as draft:
             draft.write_text(table.csv(), encoding="utf-8")
         if table.name in pictures:
             write_png(str(out / f"{table.name}.png"), pictures[table.name])
             text.append(f"![{table.title}]({table.name}.png)\n")
-    with replacing(out / "report.md") as draft:
+    with atomic_write(out / "report.md") as draft:
         draft.write_text("\n".join(text), encoding="utf-8")
     print(f"{len(scored)} runs; tables and plots are in {out}/report.md")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from segbench.commands.report.groups import Group, group, varied
 from segbench.commands.report.runs import METRICS, Run
 from segbench.commands.report.tables import Cell, Table
-from segbench.runs.settings import brief, last_key
+from segbench.runs.settings import format_value, last_key
 
 _HEADS = {"aacc": "aAcc", "macc": "mAcc", "miou": "mIoU"}
 
@@ -30,7 +30,7 @@ def overview(runs: Sequence[Run]) -> Table:
     rows = [
         (
             one.runs[0].folder.parent.name,
-            *(brief(one.settings[key]) if key in one.settings else "" for key in keys),
+            *(format_value(one.settings[key]) if key in one.settings else "" for key in keys),
             len(one.runs),
             one.runs[0].parameters,
             *(cell for split in splits for cell in _means(one, split)),

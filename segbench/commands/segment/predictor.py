@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.inference.pixel_probabilities import Dense
+from segbench.inference.pixel_probabilities import PixelProbabilities
 from segbench.tasks.base import Task
 
 
@@ -84,10 +84,10 @@ class Labeller:
     def _label(self, images: Sequence[NDArray[np.uint8]]) -> list[Labelled]:
         batch = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
         if self.probabilities or self.boundary:
-            return [self._from_dense(found) for found in self.task.dense(batch)]
+            return [self._from_probabilities(found) for found in self.task.predict_proba(batch)]
         return [self._counted(labels) for labels in self.task.segment(batch).cpu()]
 
-    def _from_dense(self, found: Dense) -> Labelled:
+    def _from_probabilities(self, found: PixelProbabilities) -> Labelled:
         labelled = self._counted(self.task.decide(found).cpu())
         boundary = found.boundary.mul(255).round().to(torch.uint8).cpu().numpy() if self.boundary else None
         probabilities = found.probabilities.half().cpu().numpy() if self.probabilities else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 from segbench.commands.segment.names import AREAS, Names, is_safe, outputs
-from segbench.utils.files import naming, remove_drafts, replacing
+from segbench.utils.files import atomic_write, naming, remove_drafts
 from segbench.utils.lock import FolderLock
 
 FILE = "segment.jsonl"
@@ -129,7 +129,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
             if _absolute(file) not in content.names:
                 content.names[_absolute(file)] = names.choose(file)
         _protect(out, files, content.names, ours, overwrite)
-        with replacing(out / FILE) as draft:
+        with atomic_write(out / FILE) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in _lines(content)))
         remove_drafts(out)  # of a call that was killed while it wrote
         with (out / FILE).open("a", encoding="ascii") as record:

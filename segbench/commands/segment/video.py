@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from segbench.commands.segment.names import VIDEO_AREAS, VIDEO_FRAMES, VIDEO_OVERLAY
 from segbench.commands.segment.predictor import Labeller
 from segbench.commands.segment.writing import Look, area_rows, write_labels
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 
 CODEC = "mp4v"  # MPEG-4 part 2, which the OpenCV of PyPI brings along
 _RATE = 25.0  # of a video that does not say
@@ -61,8 +61,8 @@ def label_video(
             _empty(folder)
         written = [name + VIDEO_OVERLAY, name + VIDEO_AREAS]
         with (
-            replacing(out / written[0]) as film,
-            replacing(out / written[1]) as table,
+            atomic_write(out / written[0]) as film,
+            atomic_write(out / written[1]) as table,
             table.open("w", encoding="utf-8", newline="") as file,
         ):
             rows = csv.writer(file)

@@ -12,7 +12,7 @@ from segbench.commands.segment.names import AREAS, BOUNDARY, COLORS, LABELS, OVE
 from segbench.commands.segment.predictor import Labelled
 from segbench.commands.segment.record import Done
 from segbench.data.io.files import write_palette_image
-from segbench.utils.files import replacing
+from segbench.utils.files import atomic_write
 from segbench.visualization import pictures
 
 
@@ -56,7 +56,7 @@ def write_photograph(
     _write_png(out / written[1], colors)
     _write_png(out / written[2], pictures.overlay(image, colors, look.opacity))
     if found.probabilities is not None:
-        with replacing(out / (name + PROBABILITIES)) as draft:
+        with atomic_write(out / (name + PROBABILITIES)) as draft:
             np.savez_compressed(
                 draft, probabilities=found.probabilities, class_names=np.array(look.class_names, dtype=np.str_)
             )
@@ -81,7 +81,7 @@ def write_labels(path: Path, labels: NDArray[np.integer], palette: Sequence[Sequ
             colour, and the index is the class; beyond, it is grey of 16 bits, and the value is.
     """
     indices = pictures.index_image(labels, len(palette))
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         if indices.dtype == np.uint8:
             write_palette_image(draft, indices.astype(np.uint8, copy=False), palette)
         else:
@@ -97,7 +97,7 @@ def write_areas(out: Path, done: Iterable[tuple[str, Done]], class_names: Sequen
         class_names: `K` names.
     """
     with (
-        replacing(out / AREAS) as draft,
+        atomic_write(out / AREAS) as draft,
         draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         table = csv.writer(file)
@@ -118,5 +118,5 @@ def area_rows(pixels: Sequence[int], class_names: Sequence[str]) -> list[tuple[i
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    with replacing(path) as draft:
+    with atomic_write(path) as draft:
         pictures.write_png(str(draft), picture)

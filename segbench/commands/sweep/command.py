@@ -106,7 +106,7 @@ def _run(
     from segbench.commands.sweep.storage import exists
     from segbench.commands.sweep.study import Study
     from segbench.commands.sweep.table import progress_table
-    from segbench.runs.settings import brief, last_key
+    from segbench.runs.settings import format_value, last_key
 
     console = Console()
     folder = runs / sweep.name
@@ -144,7 +144,7 @@ def _run(
 
     def say(claim: "Claim", state: str, note: str) -> None:
         varied = {p.name for p in sweep.parameters if len(p.choices) != 1}
-        told = ", ".join(f"{last_key(n)}={brief(v)}" for n, v in claim.point.items() if n in varied)
+        told = ", ".join(f"{last_key(n)}={format_value(v)}" for n, v in claim.point.items() if n in varied)
         console.print(
             f"trial {claim.slot + 1} {state}: {told}" + (f": {note}" if note else ""),
             markup=False,
@@ -179,13 +179,13 @@ def check(sweep: "Sweep") -> Checked:
     import yaml
 
     from segbench.commands.sweep.space import covering
-    from segbench.runs.settings import brief
+    from segbench.runs.settings import format_value
     from segbench.utils.files import scratch
 
     points = covering(sweep.parameters)
     with scratch() as own:
         file = own / "trial.json"
-        printed = [parse(sweep.command.fill(point, file), brief(point)) for point in points]
+        printed = [parse(sweep.command.fill(point, file), format_value(point)) for point in points]
     return Checked(points[0], yaml.safe_load(printed[0]))
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from segbench.commands.sweep.file import Sweep
 from segbench.commands.sweep.study import Standing
-from segbench.runs.settings import brief, last_key
+from segbench.runs.settings import format_value, last_key
 from segbench.utils.printable import escape_controls
 
 _ROWS = 20
@@ -40,7 +40,7 @@ def progress_table(sweep: Sweep, standings: Sequence[Standing]) -> Table:
         table.add_row(
             str(standing.slot + 1),
             standing.state,
-            *(Text(brief(point[p.name]) if p.name in point else "") for p in varied),
+            *(Text(format_value(point[p.name]) if p.name in point else "") for p in varied),
             "" if standing.value is None else f"{standing.value:.4f}",
             str(standing.reports),
             "" if standing.seconds is None else clock(standing.seconds),

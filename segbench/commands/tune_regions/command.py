@@ -145,7 +145,7 @@ def _count(
     true, predicted, hit = [], [], []
     with ThreadPoolExecutor(threads) as pool, torch.inference_mode():
         for image, target in _images(data, wanted, next(task.parameters()).device):
-            (found,) = task.dense(image)
+            (found,) = task.predict_proba(image)
             probabilities, boundary = found.probabilities.cpu().numpy(), found.boundary.cpu().numpy()
             target = target.cpu()
             labels = [found.probabilities.argmax(0).cpu()]
@@ -181,7 +181,7 @@ def _report(
     import yaml
 
     from segbench.commands.tune_regions.search import miou, two_fold_gain
-    from segbench.utils.files import replacing
+    from segbench.utils.files import atomic_write
 
     scores = miou(counts).tolist()
     gain = two_fold_gain(counts, seed)
@@ -234,5 +234,5 @@ def _report(
         json.dumps(content, indent=1) + "\n",
     )
     for file, text in zip(files, texts, strict=True):
-        with replacing(file) as draft:
+        with atomic_write(file) as draft:
             draft.write_text(text, encoding="utf-8")

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from segbench.data.io.decoding import READER
 from segbench.data.spec import Layout, Pair
 from segbench.utils.cache import cache_folder
-from segbench.utils.files import replacing
-from segbench.utils.fingerprint import recipe
+from segbench.utils.files import atomic_write
+from segbench.utils.fingerprint import fingerprint_fields
 
 _CHECK = struct.Struct("<8sI")  # behind the array: a mark, and the CRC-32 of all bytes before
 _MARK = b"segbench"
@@ -48,7 +48,7 @@ class DecodedFiles:
         """
         self._read: Read = layout.read
         # A layout may turn colours into ids, so what it knows belongs to what the arrays hold.
-        self._reader = json.dumps([recipe(layout), READER], sort_keys=True)
+        self._reader = json.dumps([fingerprint_fields(layout), READER], sort_keys=True)
         self._folder = cache_folder() / "decoded"
         self._checked: set[Path] = set()
 
@@ -105,7 +105,7 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     data = array.tobytes("A")
     check = zlib.crc32(data, zlib.crc32(head.getvalue()))
     # Not by NumPy, which gives a full disk no number by which it could be told from other errors.
-    with replacing(path) as draft, draft.open("wb") as file:
+    with atomic_write(path) as draft, draft.open("wb") as file:
         file.write(head.getvalue())
         file.write(data)
         file.write(_CHECK.pack(_MARK, check))

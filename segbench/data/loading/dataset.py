@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from segbench.data.augment import Augmentation
 from segbench.data.io.files import read_image
 from segbench.data.io.scaled_jpeg import read_reduced_image, reduced_size
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 from segbench.data.spec import DatasetSpec, Pair
 from segbench.types import Batch
 
@@ -77,7 +77,7 @@ class SegmentationDataset(Dataset[Item]):
         self.read_files = read_files
         self.augment = augment
         self.read_ids = read_ids
-        self.cached: Callable[[Draw], Item] | None = None
+        self.cached: Callable[[SampleIndex], Item] | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -102,9 +102,9 @@ class SegmentationDataset(Dataset[Item]):
             raise ValueError(_complain_of_size(pair, image.shape, mask.shape))
         return Sample(pair.name, image, self._decode(pair, mask))
 
-    def __getitem__(self, key: int | Draw) -> Item:
-        index, number, _ = key if isinstance(key, Draw) else Draw(key, key)
-        if self.cached is not None and isinstance(key, Draw):
+    def __getitem__(self, key: int | SampleIndex) -> Item:
+        index, number, _ = key if isinstance(key, SampleIndex) else SampleIndex(key, key)
+        if self.cached is not None and isinstance(key, SampleIndex):
             return self.cached(key)
         if self.augment is not None and self.read_ids is not None:
             return self._reduced(self.augment, self.read_ids, index, number)

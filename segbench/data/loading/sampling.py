@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler, SequentialSampler
 
 
-class Draw(NamedTuple):
+class SampleIndex(NamedTuple):
     """One image at one moment of training.
 
     Attributes:
@@ -37,7 +37,7 @@ def permutation(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(num_images)
 
 
-def draw_batch(number: int, num_images: int, batch_size: int, seed: int) -> list[Draw]:
+def batch_indices(number: int, num_images: int, batch_size: int, seed: int) -> list[SampleIndex]:
     """Computes one batch of the stream.
 
     A pass has as many whole batches as its images fill; the last images of the permutation wait for another
@@ -58,7 +58,7 @@ def draw_batch(number: int, num_images: int, batch_size: int, seed: int) -> list
     draws = []
     for i in range(batch_size):
         again, place = divmod(position * batch_size + i, num_images)
-        draws.append(Draw(int(order[place]), number * batch_size + i, epoch * visits_per_epoch + again))
+        draws.append(SampleIndex(int(order[place]), number * batch_size + i, epoch * visits_per_epoch + again))
     return draws
 
 
@@ -67,7 +67,7 @@ def batches_per_epoch(num_images: int, batch_size: int) -> int:
     return max(1, num_images // batch_size)
 
 
-class TrainBatches(Sampler[list[Draw]]):
+class TrainBatchSampler(Sampler[list[SampleIndex]]):
     """Hands a data loader its batches, from wherever training stands.
 
     Each of `world_size` processes takes every `world_size`-th draw of the same batches, so that more processes
@@ -108,18 +108,18 @@ class TrainBatches(Sampler[list[Draw]]):
     def __len__(self) -> int:
         return batches_per_epoch(self.num_images, self.global_batch_size)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         # Asked here, not in the generator's body, which runs at the first `next`, when the count may differ.
         return self._batches(self.batches_done())
 
-    def _batches(self, first: int) -> Iterator[list[Draw]]:
+    def _batches(self, first: int) -> Iterator[list[SampleIndex]]:
         for number in range(first, first + len(self)):
             shown = number % self.repeated if self.repeated else number
-            batch = draw_batch(shown, self.num_images, self.global_batch_size, self.seed)
+            batch = batch_indices(shown, self.num_images, self.global_batch_size, self.seed)
             yield batch[self.rank :: self.world_size]
 
 
-class EvalShare(SequentialSampler):
+class DistributedEvalSampler(SequentialSampler):
     """Hands out the images that one of several processes evaluates: every image once, none twice, none padded.
 
     Batches are dealt out whole, so that each image meets the same neighbours and gets the same labels, bit for

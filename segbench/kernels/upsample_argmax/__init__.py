@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segbench.functional.axis_map import AxisMap, bilinear_map, tiles
+from segbench.functional.separable_resampler import SeparableResampler, bilinear_map, tiles
 from segbench.kernels import native
 from segbench.kernels.backends import choose_backend
 
@@ -70,8 +70,8 @@ def upsample_argmax(logits: Tensor, size: tuple[int, int], *, backend: Backend =
 
 def argmax_tiles(
     cells: Tensor,
-    rows: AxisMap,
-    columns: AxisMap,
+    rows: SeparableResampler,
+    columns: SeparableResampler,
     *,
     out: Tensor,
     tile_bytes: int | None = None,
@@ -84,7 +84,7 @@ def argmax_tiles(
         rows: Map from `h` cells to the rows of the labels; its weights must not be negative.
         columns: Map from `w` cells to the columns of the labels; likewise.
         out: `(H, W)` contiguous tensor of `label_dtype(K)` that receives the labels.
-        tile_bytes: Size of a tile of `chunked`, see `segbench.functional.axis_map.tiles`.
+        tile_bytes: Size of a tile of `chunked`, see `segbench.functional.separable_resampler.tiles`.
         backend: As in `upsample_argmax`.
 
     Returns:
@@ -121,7 +121,7 @@ def _first_largest(values: Tensor) -> Tensor:
 
 
 def _argmax_of_mixed(
-    cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor, tile_bytes: int | None
+    cells: Tensor, rows: SeparableResampler, columns: SeparableResampler, out: Tensor, tile_bytes: int | None
 ) -> Tensor:
     """Fills `out`, computing only pixels between cells that do not agree; holds no map of its size."""
     leaders = _first_largest(cells)  # (h, w)
@@ -136,8 +136,8 @@ def _argmax_of_mixed(
         if not len(pixels):
             continue
         own = torch.arange(len(sources), device=_CPU).expand(band.stop - band.start, -1)
-        below = AxisMap(own, rows.weight[band])
-        beside = AxisMap(columns.source[pixels], columns.weight[pixels])
+        below = SeparableResampler(own, rows.weight[band])
+        beside = SeparableResampler(columns.source[pixels], columns.weight[pixels])
         for tile in tiles(cells[sources], below, beside, tile_bytes):
             out[band][tile.rows, pixels[tile.columns]] = _first_largest(tile.values).to(out.dtype)
     return out
@@ -162,7 +162,7 @@ class _Runs(NamedTuple):
         return self.start.diff()
 
 
-def _runs(axis: AxisMap) -> _Runs:
+def _runs(axis: SeparableResampler) -> _Runs:
     taps = (axis.weight != 0).sum(1)
     changes = (axis.source[1:] != axis.source[:-1]).any(1) | (taps[1:] != taps[:-1])
     first = torch.cat((taps.new_zeros(1), changes.nonzero()[:, 0] + 1))
@@ -192,7 +192,7 @@ def _tiled(cells: Tensor) -> list[str]:
     return ["native", "chunked"] if fits and native.available() else ["chunked"]
 
 
-def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) -> bool:
+def _argmax_native(cells: Tensor, rows: SeparableResampler, columns: SeparableResampler, out: Tensor) -> bool:
     """Fills `out`, unless a logit is infinite or nan: those are left to torch, which knows what they mean."""
     library, pointer, c_int64 = native.library(), native.pointer, ctypes.c_int64
     height, num_classes, width = cells.shape
@@ -227,7 +227,7 @@ def _argmax_native(cells: Tensor, rows: AxisMap, columns: AxisMap, out: Tensor) 
     return True
 
 
-def _to_c(axis: AxisMap) -> _Axis:
+def _to_c(axis: SeparableResampler) -> _Axis:
     runs = _runs(axis)
     tensors = [tensor.int().contiguous() for tensor in runs] + [axis.weight.float().contiguous()]
     to_c = _Axis(*map(native.pointer, tensors), len(runs.taps), runs.source.shape[1])

@@ -19,7 +19,7 @@ from segbench.kernels.backends import choose_backend, preference
 from segbench.kernels.upsample_cross_entropy import c_kernel as native_upsample_cross_entropy
 from segbench.kernels.upsample_cross_entropy import chunked as chunked_upsample_cross_entropy
 from segbench.kernels.upsample_cross_entropy import plain as plain_upsample_cross_entropy
-from segbench.utils.distributed import batch_sums
+from segbench.utils.distributed import all_reduce_sum
 
 Backend = Literal["auto", "plain", "chunked", "native", "triton"]
 
@@ -89,7 +89,7 @@ def upsample_cross_entropy(
             cost, total, _ = _fused(*tensors, *options, needs_grad, deterministic, backend)
         total = torch.full_like(total, target.numel()) if mean_over == "all" else total.detach()
         if whole_batch:
-            cost, total = batch_sums(cost, total)
+            cost, total = all_reduce_sum(cost, total)
         return cost * torch.where(total == 0, 0.0, 1 / total)
 
 

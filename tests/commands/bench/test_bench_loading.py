@@ -11,7 +11,7 @@ from segbench.commands.bench.loading_peers import MMSegManner, PlainAlbumentatio
 from segbench.commands.bench.section import Clock
 from segbench.data.ade20k import ADE20K
 from segbench.data.loading.dataset import collate
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def dataset(tmp_path_factory):
 
 def test_stages_do_what_the_dataset_does(dataset):
     (batch,), seconds = load_in_stages(dataset, [[2, 0, 1]], first=5)
-    whole = collate([dataset[Draw(i, 5 + n)] for n, i in enumerate([2, 0, 1])])
+    whole = collate([dataset[SampleIndex(i, 5 + n)] for n, i in enumerate([2, 0, 1])])
     assert batch.name == whole.name
     assert torch.equal(batch.image, whole.image)
     assert torch.equal(batch.label, whole.label)

@@ -96,7 +96,7 @@ def test_logits_are_averaged_then_resized_then_softmaxed_then_averaged_over_view
         views += [model.normalized(seen), model.normalized(seen.flip(3))]
         flips += [False, True]
     with torch.inference_mode():
-        found = next(iter(task.dense(image))).probabilities
+        found = next(iter(task.predict_proba(image))).probabilities
         expected = foreign_segmenter.probabilities(model, views, flips, window, stride, (70, 101))
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
         early = 0.0  # the softmax of what is smaller, resized: what must not be

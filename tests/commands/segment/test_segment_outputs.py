@@ -77,7 +77,7 @@ def test_probabilities_and_boundary(tmp_path, checkpoint, photos):
     run(checkpoint, photos, "--out", tmp_path / "plain")
     task = segbench.load(checkpoint)
     for path in sorted(photos.iterdir()):
-        (found,) = task.dense(tensor(path))
+        (found,) = task.predict_proba(tensor(path))
         with np.load(tmp_path / "out" / f"{path.stem}_probabilities.npz") as file:
             assert file["class_names"].tolist() == ["sky", "ground", "tree"]
             probabilities = file["probabilities"]

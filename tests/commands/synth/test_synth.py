@@ -129,7 +129,7 @@ def test_an_empty_folder_will_do(tmp_path):
 
 @pytest.mark.parametrize("target", ["empty", "nowhere"])
 def test_a_link_is_refused_before_anything_is_drawn(tmp_path, capsys, monkeypatch, target):
-    monkeypatch.setattr("segbench.data.synthetic.draw_scene", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr("segbench.data.synthetic.generate_scene", lambda *_: pytest.fail("drawn"))
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / target)
     line = run(capsys, "--dataset", "camvid", "--root", tmp_path / "link", "--images", "1")

@@ -7,7 +7,7 @@ import torch
 
 from segbench.data.ade20k import ADE20K
 from segbench.data.io.decoded import DecodedFiles, _save
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_arrays_hold_what_the_files_hold_and_files_are_opened_once(data, monkeyp
     monkeypatch.setattr(kind, "read", lambda self, pair: (opened.append(pair.name), read(self, pair))[1])
     plain, cached = data().dataset("train"), data(cache=True).dataset("train")
     for number in range(6):
-        want, got = plain[Draw(number % 2, number)], cached[Draw(number % 2, number)]
+        want, got = plain[SampleIndex(number % 2, number)], cached[SampleIndex(number % 2, number)]
         assert torch.equal(want.image, got.image)
         assert torch.equal(want.label, got.label)
     assert len(opened) == 6 + 2

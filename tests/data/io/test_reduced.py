@@ -14,7 +14,7 @@ from segbench.data.deepfashion import DeepFashion
 from segbench.data.folder import FolderDataModule
 from segbench.data.io.files import read_image
 from segbench.data.io.scaled_jpeg import read_reduced_image
-from segbench.data.loading.sampling import Draw
+from segbench.data.loading.sampling import SampleIndex
 from segbench.data.transforms import RandomScale
 
 SIZE = (203, 301)  # no multiple of 8
@@ -75,7 +75,7 @@ def asked(monkeypatch):
 def test_labels_are_the_same_and_pixels_nearly(folder, asked):
     plain, reduced = folder().dataset("train"), folder(reduced_decode=True).dataset("train")
     for number in range(60):
-        want, got = (d[Draw(number % len(d), number)] for d in (plain, reduced))
+        want, got = (d[SampleIndex(number % len(d), number)] for d in (plain, reduced))
         assert want.name == got.name
         assert (want.label == got.label).all()
         difference = (want.image.int() - got.image.int()).abs().float()
@@ -89,7 +89,7 @@ def test_only_as_small_as_the_crop_needs(folder, asked):
     for number in range(40):
         label = dataset.read(number % len(dataset)).label
         view = dataset.augment.draw(label, randomness(dataset.augment.seed, number))
-        dataset[Draw(number % len(dataset), number)]
+        dataset[SampleIndex(number % len(dataset), number)]
         scale = view.size[0] / (view.rows.stop - view.rows.start)
         assert asked[-1] * scale <= 1.05 or asked[-1] == 1  # windows begin and end at whole pixels
         assert asked[-1] * scale > 0.45
@@ -116,7 +116,7 @@ def test_a_mask_of_another_size_is_refused_with_the_true_sizes(folder):
         Image.fromarray(np.full((*size, 3), 9, np.uint8)).save(pair.label)
         said = re.escape(f"{size[1]}x{size[0]} pixels, its image {pair.image.name} {SIZE[1]}x{SIZE[0]}")
         with pytest.raises(ValueError, match=said):
-            data.dataset("train")[Draw(0, 1)]
+            data.dataset("train")[SampleIndex(0, 1)]
 
 
 def test_what_is_no_jpeg_is_read_in_full_whatever_it_is_called(tmp_path):

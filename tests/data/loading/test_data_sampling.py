@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from segbench.data.loading.sampling import TrainBatches, draw_batch
+from segbench.data.loading.sampling import TrainBatchSampler, batch_indices
 
 
 def take(sampler, count, start=0):
@@ -19,7 +19,7 @@ def take(sampler, count, start=0):
 
 @pytest.mark.parametrize(("num_images", "batch_size"), [(11, 2), (12, 4), (100, 7)])
 def test_a_pass_shows_no_image_twice(num_images, batch_size):
-    sampler = TrainBatches(num_images, batch_size)
+    sampler = TrainBatchSampler(num_images, batch_size)
     assert len(sampler) == num_images // batch_size
     passes = [
         [draw.image for batch in take(sampler, (e + 1) * len(sampler), e * len(sampler)) for draw in batch]
@@ -30,16 +30,16 @@ def test_a_pass_shows_no_image_twice(num_images, batch_size):
 
 
 def test_all_images_are_shown_in_the_long_run():
-    assert {d.image for batch in take(TrainBatches(11, 4), 60) for d in batch} == set(range(11))
+    assert {d.image for batch in take(TrainBatchSampler(11, 4), 60) for d in batch} == set(range(11))
 
 
 def test_draws_have_numbers_of_their_own():
-    numbers = [draw.number for batch in take(TrainBatches(11, 3), 20) for draw in batch]
+    numbers = [draw.number for batch in take(TrainBatchSampler(11, 3), 20) for draw in batch]
     assert numbers == list(range(60))
 
 
 def test_few_images_are_repeated_to_fill_a_batch():
-    sampler = TrainBatches(3, 8)
+    sampler = TrainBatchSampler(3, 8)
     assert len(sampler) == 1
     (batch,) = sampler
     images = [draw.image for draw in batch]
@@ -49,7 +49,7 @@ def test_few_images_are_repeated_to_fill_a_batch():
 
 @pytest.mark.parametrize(("num_images", "batch_size"), [(11, 2), (12, 4), (3, 8), (5, 5)])
 def test_visits_count_the_times_an_image_may_have_been_shown(num_images, batch_size):
-    sampler = TrainBatches(num_images, batch_size)
+    sampler = TrainBatchSampler(num_images, batch_size)
     seen = {}
     for batch in take(sampler, 6 * len(sampler)):
         for draw in batch:
@@ -62,22 +62,23 @@ def test_visits_count_the_times_an_image_may_have_been_shown(num_images, batch_s
 @pytest.mark.parametrize("world_size", [2, 3, 6])
 @pytest.mark.parametrize("num_images", [40, 5])
 def test_more_processes_see_what_one_sees(world_size, num_images):
-    alone = [sorted(batch) for batch in take(TrainBatches(num_images, 12, seed=1), 9)]
+    alone = [sorted(batch) for batch in take(TrainBatchSampler(num_images, 12, seed=1), 9)]
     ranks = [
-        take(TrainBatches(num_images, 12 // world_size, 1, rank, world_size), 9) for rank in range(world_size)
+        take(TrainBatchSampler(num_images, 12 // world_size, 1, rank, world_size), 9)
+        for rank in range(world_size)
     ]
     together = [sorted(itertools.chain(*batches)) for batches in zip(*ranks, strict=True)]
     assert together == alone
 
 
 def test_the_seed_decides():
-    assert draw_batch(0, 100, 8, 0) == draw_batch(0, 100, 8, 0) != draw_batch(0, 100, 8, 1)
+    assert batch_indices(0, 100, 8, 0) == batch_indices(0, 100, 8, 0) != batch_indices(0, 100, 8, 1)
 
 
 def test_starts_where_training_stands_at_the_moment_of_asking():
     done = [4]
-    sampler = TrainBatches(11, 2, batches_done=lambda: done[0])
+    sampler = TrainBatchSampler(11, 2, batches_done=lambda: done[0])
     iterator = iter(sampler)
     done[0] = 9
-    assert next(iterator) == draw_batch(4, 11, 2, 0)
+    assert next(iterator) == batch_indices(4, 11, 2, 0)
     assert len(sampler) == 5

@@ -9,7 +9,7 @@ from segbench.commands.report.groups import Group, group, medians, varied
 from segbench.commands.report.meanshifter import published
 from segbench.commands.report.runs import SPLITS, Run
 from segbench.commands.report.tables import Cell, Table
-from segbench.runs.settings import brief, last_key
+from segbench.runs.settings import format_value, last_key
 
 _LINEAR = "segbench.decoders.linear.LinearDecoder"
 _MEAN_SHIFT = "segbench.necks.mean_shift.MeanShift"
@@ -98,7 +98,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
         by_row: dict[Shift, list[Run]] = defaultdict(list)
         for run in (*one.runs, *(run for run in scored if run.origin in members)):
             by_row[rows[run.folder]].append(run)
-        told = ", ".join(f"{last_key(key)} {brief(one.settings.get(key))}" for key in keys)
+        told = ", ".join(f"{last_key(key)} {format_value(one.settings.get(key))}" for key in keys)
         found.append(Comparison(told, _about(one), _is_the_thesis(one), by_row))
     return found
 
@@ -228,9 +228,9 @@ def _cells(scores: tuple[float, float, float] | None) -> tuple[Cell, ...]:
 
 def _about(one: Group) -> str:
     first = one.runs[0]
-    data = brief(first.setting("data.class_path"))
+    data = format_value(first.setting("data.class_path"))
     options = first.setting("model.init_args.encoder.init_args", {})
-    encoder = str(options.get("model_name", brief(first.setting("model.init_args.encoder"))))
+    encoder = str(options.get("model_name", format_value(first.setting("model.init_args.encoder"))))
     if depths := options.get("depths"):
         encoder += f" up to block {max(depths)}, counted from 0"
     if not options.get("pretrained") or first.setting("model.init_args.from_scratch"):

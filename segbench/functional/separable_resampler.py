@@ -16,7 +16,7 @@ from segbench.functional.resize import bilinear_taps
 _CPU = torch.device("cpu")  # named, since a default device may be set
 
 
-class AxisMap(NamedTuple):
+class SeparableResampler(NamedTuple):
     """The input cells of which each output cell is the weighted sum. Always on the CPU; it is small.
 
     Attributes:
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     values: Tensor
 
 
-def bilinear_map(size: int, out_size: int) -> AxisMap:
+def bilinear_map(size: int, out_size: int) -> SeparableResampler:
     """Describes bilinear interpolation with `align_corners=False`.
 
     Args:
@@ -58,7 +58,7 @@ def bilinear_map(size: int, out_size: int) -> AxisMap:
     return _collect(torch.arange(out_size, device=_CPU)[:, None], source, weight)
 
 
-def windows_map(anchors: Sequence[int], window: int, cells: int, padded: int) -> AxisMap:
+def windows_map(anchors: Sequence[int], window: int, cells: int, padded: int) -> SeparableResampler:
     """Describes windows that are upsampled, cropped, put in their places and averaged where they overlap.
 
     Args:
@@ -78,7 +78,7 @@ def windows_map(anchors: Sequence[int], window: int, cells: int, padded: int) ->
     return _collect(pixel[..., None], source, inside.weight[:window] * share[..., None])
 
 
-def chain(first: AxisMap, second: AxisMap) -> AxisMap:
+def chain(first: SeparableResampler, second: SeparableResampler) -> SeparableResampler:
     """Composes two maps.
 
     Args:
@@ -93,7 +93,7 @@ def chain(first: AxisMap, second: AxisMap) -> AxisMap:
     return _collect(output, first.source[second.source], weight)
 
 
-def reverse(axis: AxisMap) -> AxisMap:
+def reverse(axis: SeparableResampler) -> SeparableResampler:
     """Mirrors the output.
 
     Args:
@@ -102,10 +102,12 @@ def reverse(axis: AxisMap) -> AxisMap:
     Returns:
         The map whose first output cell is the last of `axis`.
     """
-    return AxisMap(axis.source.flip(0), axis.weight.flip(0))
+    return SeparableResampler(axis.source.flip(0), axis.weight.flip(0))
 
 
-def rectangle(cells: Tensor, rows: AxisMap, columns: AxisMap, down: slice, across: slice) -> Tensor:
+def rectangle(
+    cells: Tensor, rows: SeparableResampler, columns: SeparableResampler, down: slice, across: slice
+) -> Tensor:
     """Computes one tile, from no more cells than it needs.
 
     Args:
@@ -126,7 +128,9 @@ def rectangle(cells: Tensor, rows: AxisMap, columns: AxisMap, down: slice, acros
     return _apply(widened, 0, rows, _placed(rows, cells), everything)
 
 
-def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None = None) -> Iterator[Tile]:
+def tiles(
+    cells: Tensor, rows: SeparableResampler, columns: SeparableResampler, tile_bytes: int | None = None
+) -> Iterator[Tile]:
     """Computes the result tile by tile, so that it never lies in memory whole.
 
     Args:
@@ -154,7 +158,7 @@ def tiles(cells: Tensor, rows: AxisMap, columns: AxisMap, tile_bytes: int | None
             yield Tile(down, across, _apply(widened, 0, rows, rows_there, down))
 
 
-def _collect(output: Tensor, source: Tensor, weight: Tensor) -> AxisMap:
+def _collect(output: Tensor, source: Tensor, weight: Tensor) -> SeparableResampler:
     """Gathers taps `(output, source, weight)`, which broadcast; repeated taps are added, empty ones dropped."""
     output, source, weight = (part.expand(weight.shape).flatten() for part in (output, source, weight))
     output, source, weight = (part[weight != 0] for part in (output, source, weight))
@@ -165,26 +169,30 @@ def _collect(output: Tensor, source: Tensor, weight: Tensor) -> AxisMap:
     count = torch.bincount(output)
     slot = torch.arange(len(key), device=_CPU) - (count.cumsum(0) - count)[output]
     slots = (len(count), int(count.max()))
-    result = AxisMap(source.new_zeros(slots), weight.new_zeros(slots))
+    result = SeparableResampler(source.new_zeros(slots), weight.new_zeros(slots))
     result.source[output, slot] = key % cells
     result.weight[output, slot] = total
     return result
 
 
-def _cut(axis: AxisMap, part: slice) -> tuple[slice, AxisMap]:
+def _cut(axis: SeparableResampler, part: slice) -> tuple[slice, SeparableResampler]:
     """Tells which cells a part of the output is made of, and how of these alone."""
     source, weight = axis.source[part], axis.weight[part]
     used = source[weight != 0]
     first, last = int(used.min()), int(used.max())
-    return slice(first, last + 1), AxisMap((source - first).clamp(min=0), weight)  # clamped: taps of no weight
+    return slice(first, last + 1), SeparableResampler(
+        (source - first).clamp(min=0), weight
+    )  # clamped: taps of no weight
 
 
-def _placed(axis: AxisMap, like: Tensor) -> AxisMap:
+def _placed(axis: SeparableResampler, like: Tensor) -> SeparableResampler:
     """Copies a map to where it is needed, in the type it is needed in."""
-    return AxisMap(axis.source.to(like.device), axis.weight.to(like.device, like.dtype))
+    return SeparableResampler(axis.source.to(like.device), axis.weight.to(like.device, like.dtype))
 
 
-def _apply(values: Tensor, dim: int, axis: AxisMap, there: AxisMap, part: slice) -> Tensor:
+def _apply(
+    values: Tensor, dim: int, axis: SeparableResampler, there: SeparableResampler, part: slice
+) -> Tensor:
     """Computes the cells `part` along `dim`; `there` is the map on the device of the values."""
     taps = int((axis.weight[part] != 0).sum(1).max())  # read from the CPU: no wait for the device
     shape = [-1 if d == dim else 1 for d in range(values.dim())]

@@ -6,13 +6,13 @@ import pytest
 
 from segbench.callbacks import run_metadata as run_card
 from segbench.callbacks.checkpoints import Checkpoints, is_best
-from segbench.callbacks.run_metadata import RunCard
+from segbench.callbacks.run_metadata import RunMetadata
 
 
 def test_step_time_is_the_pace_of_optimiser_steps_without_validation(monkeypatch):
     now = 0.0
     monkeypatch.setattr(run_card.time, "perf_counter", lambda: now)
-    card = RunCard([])
+    card = RunMetadata([])
     card._skip = 0
     trainer = SimpleNamespace(global_step=0)
     card.on_train_start(trainer, None)

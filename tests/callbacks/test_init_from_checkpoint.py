@@ -8,7 +8,7 @@ from tiny import overlay
 from torch import nn
 
 from segbench.__main__ import main
-from segbench.callbacks.init_from_checkpoint import Start, fill
+from segbench.callbacks.init_from_checkpoint import InitFromCheckpoint, fill
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = overlay(
@@ -112,16 +112,16 @@ def test_fresh_modules_may_differ_and_others_may_not(model):
 
 def test_what_makes_no_sense_is_refused(model):
     with pytest.raises(ValueError, match=r"start.freeze would freeze every weight"):
-        Start(freeze=True)
+        InitFromCheckpoint(freeze=True)
     with pytest.raises(ValueError, match=r"start.fresh: the model has no weights in 'decode'"):
-        Start(fresh=["decode"]).setup(None, model, "fit")
+        InitFromCheckpoint(fresh=["decode"]).setup(None, model, "fit")
     with pytest.raises(ValueError, match=r"checkpoint not found: nowhere.ckpt"):
-        Start("nowhere.ckpt").setup(None, model, "fit")
-    Start("nowhere.ckpt").setup(None, model, "test")
+        InitFromCheckpoint("nowhere.ckpt").setup(None, model, "fit")
+    InitFromCheckpoint("nowhere.ckpt").setup(None, model, "test")
 
 
 def test_frozen_is_all_but_the_fresh(model):
-    Start(fresh=["decoder"], freeze=True).setup(None, model, "fit")
+    InitFromCheckpoint(fresh=["decoder"], freeze=True).setup(None, model, "fit")
     assert [name for name, p in model.named_parameters() if p.requires_grad] == [
         "decoder.weight",
         "decoder.bias",
