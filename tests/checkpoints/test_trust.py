@@ -399,15 +399,15 @@ def test_the_policy_of_imports_is_what_it_was_afterwards(evil, honest):
 
 def test_a_package_that_is_trusted_may_take_its_classes_from_elsewhere(tmp_path, monkeypatch, honest):
     monkeypatch.chdir(tmp_path)
-    Path("my_parts.py").write_text(
+    Path("trusted_parts.py").write_text(
         "from segbench.decoders.linear import LinearDecoder\nclass Mine(LinearDecoder):\n    pass\n"
     )
-    Path("my_decoders.py").write_text("from my_parts import Mine\n")
+    Path("trusted_decoders.py").write_text("from trusted_parts import Mine\n")
     monkeypatch.syspath_prepend(tmp_path)
-    write("mine.ckpt", honest, decoder={"class_path": "my_decoders.Mine"})
-    assert type(segbench.load("mine.ckpt", trust="my_decoders").decoder).__name__ == "Mine"
-    with pytest.raises(ValueError, match="--trust my_decoders"):
-        segbench.load("mine.ckpt", trust="my_parts")
+    write("mine.ckpt", honest, decoder={"class_path": "trusted_decoders.Mine"})
+    assert type(segbench.load("mine.ckpt", trust="trusted_decoders").decoder).__name__ == "Mine"
+    with pytest.raises(ValueError, match="--trust trusted_decoders"):
+        segbench.load("mine.ckpt", trust="trusted_parts")
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):  # as on two machines wi
 KILLED = """
 import os, sys
 from pathlib import Path
-from segbench.utils.files import replacing, scratch
-with replacing(Path("file.txt")) as draft, scratch(Path.cwd()) as folder:
+from segbench.utils.files import atomic_write, scratch
+with atomic_write(Path("file.txt")) as draft, scratch(Path.cwd()) as folder:
     draft.write_text("half")
     (folder / "picture.png").write_text("half")
     print("begun", flush=True)
