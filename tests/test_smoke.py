@@ -10,10 +10,10 @@ import yaml
 from tiny import two_steps
 
 from segbench.__main__ import main
-from segbench.commands.sweep.command import parse
 from segbench.commands.sweep.dry_run import overlay
 from segbench.commands.sweep.file import read_sweep
 from segbench.commands.sweep.space import covering
+from segbench.training.arguments import resolve_config
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FILES = sorted(EXPERIMENTS.glob("*.yaml"))
@@ -52,7 +52,7 @@ def test_first_trial_of_sweep(file, twins):
     if sweep.command.verb != "fit":
         score(args, point, twins)
         return
-    config = yaml.safe_load(parse(args, str(point)))
+    config = resolve_config(args)
     twin = twins(config["data"]["class_path"])
     Path("dry_run.yaml").write_text(yaml.safe_dump(overlay(config, Path(twin["root"]))))
     fit(config, twins, *args[1:], "--config", "dry_run.yaml")
@@ -65,7 +65,7 @@ def score(args, point, twins):
     checkpoint = Path(point["checkpoint"])
     checkpoint.parent.mkdir(parents=True)
     shutil.copy(run / "checkpoints" / "best.ckpt", checkpoint)
-    parse(args, str(point))
+    resolve_config(args)
     main([*args, "--logger", "csv", "--runs_dir", "scored"])
     (card,) = Path("scored").glob("*/*/run.json")
     assert 0 <= json.loads(card.read_text())["scores"]["test"]["miou"] <= 1

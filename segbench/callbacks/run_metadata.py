@@ -1,6 +1,5 @@
 """`run.json`: what was run, where, at what cost, and how well it scored."""
 
-import json
 import platform
 import statistics
 import sys
@@ -20,10 +19,9 @@ from segbench.callbacks.checkpoints import is_best
 from segbench.callbacks.feature_cache.callback import FeatureCache
 from segbench.data.base import SegmentationDataModule
 from segbench.data.fingerprint import changed, fingerprint
-from segbench.runs.run_json import read_run_json
+from segbench.runs.run_json import read_earlier, write_run_json
 from segbench.tasks.base import Task
 from segbench.utils.environment import commit, processor
-from segbench.utils.files import atomic_write
 from segbench.utils.posix import peak_resident
 
 PACKAGES = (
@@ -61,7 +59,7 @@ class RunMetadata(L.Callback):
         """Writes what is known before the first step."""
         if not isinstance(pl_module, Task):
             raise ValueError(f"model: {type(pl_module).__name__} is not a segbench task")
-        before = _read_card(Path(trainer.default_root_dir))  # of the run that is being continued
+        before = read_earlier(Path(trainer.default_root_dir))  # of the run that is being continued
         parameters = {
             name: sum(p.numel() for p in part.parameters()) for name, part in pl_module.parts().items()
         }
@@ -219,8 +217,7 @@ class RunMetadata(L.Callback):
             self.card["step_time_s"] = statistics.median(self._durations)
         self.card["peak_memory_bytes"] = max(self.card["peak_memory_bytes"] or 0, _peak_memory())
         if trainer.is_global_zero:
-            with atomic_write(Path(trainer.default_root_dir) / "run.json") as draft:
-                draft.write_text(json.dumps(_without_nan(self.card), indent=2) + "\n")
+            write_run_json(Path(trainer.default_root_dir), self.card)
 
 
 def _version(package: str) -> str | None:
@@ -249,35 +246,5 @@ def _peak_memory() -> int:
     return peak_resident() * unit
 
 
-def wandb_run(folder: Path) -> dict[str, str]:
-    """Reads which run of W&B a run folder belongs to.
-
-    Args:
-        folder: Need not be there.
-
-    Returns:
-        `id` and `project`; empty where W&B never logged.
-    """
-    return dict(_read_card(folder).get("wandb") or {})
-
-
-def _read_card(folder: Path) -> dict[str, Any]:
-    try:
-        return read_run_json(folder)
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{error}; move it away to resume without its history") from None
-
-
 def _percent(value: float | None) -> str:
     return "nan" if value is None or value != value else f"{100 * value:.2f} %"
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan; an undefined score is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and value != value else value

@@ -1,4 +1,4 @@
-"""Reads `run.json` and `config.yaml` of a run folder, checked, so that callers may rely on their types."""
+"""Reads and writes `run.json` of a run folder, and reads its `config.yaml`, with types checked."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from segbench.utils.files import atomic_write
 from segbench.utils.plain import load_yaml
 
 
@@ -38,6 +39,49 @@ def read_run_json(folder: Path) -> dict[str, Any]:
         if field in content and not is_valid(content[field]):
             raise ValueError(f"{path} is damaged ({field}: expected {expected}, got {_kind(content[field])})")
     return content
+
+
+def read_earlier(folder: Path) -> dict[str, Any]:
+    """Reads the metadata of a run that is about to continue.
+
+    Args:
+        folder: The run folder; need not exist.
+
+    Returns:
+        As `read_run_json`; empty where there is no `run.json` yet.
+
+    Raises:
+        ValueError: If the file is damaged, with the remedy.
+    """
+    try:
+        return read_run_json(folder)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away to resume without its history") from None
+
+
+def write_run_json(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes the metadata of a run, atomically.
+
+    Args:
+        folder: The run folder.
+        content: Plain values; NaN, which JSON lacks, becomes null.
+    """
+    with atomic_write(folder / "run.json") as draft:
+        draft.write_text(json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def wandb_run(folder: Path) -> dict[str, str]:
+    """Reads which run of W&B a run folder belongs to.
+
+    Args:
+        folder: The run folder; need not exist.
+
+    Returns:
+        `id` and `project`; empty where W&B never logged.
+    """
+    return dict(read_earlier(folder).get("wandb") or {})
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -78,6 +122,14 @@ def data_digests(card: Mapping[str, Any]) -> dict[str, str]:
         return {}
     classes = hashlib.sha256(json.dumps(data["classes"]).encode()).hexdigest()[:16]
     return {"classes": classes, **{split: entry["digest"] for split, entry in data["splits"].items()}}
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def _kind(value: Any) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,10 @@ from segbench.checkpoints.reading import read_checkpoint, saved_config, saved_ya
 from segbench.checkpoints.trust import check_run_trust
 from segbench.parsing.names import init_defaults
 from segbench.runs.run_json import read_config
+from segbench.runs.settings import Effect, effect_of
 from segbench.utils.cache import cache_folder
 from segbench.utils.plain import MAX_TEXT, read_yaml
 from segbench.utils.private import why_open
-
-# Where files are and what is shown; none of it changes a single weight.
-FREE = (
-    "runs_dir",
-    "run_id",
-    "logger",
-    "data.init_args.root",
-    "data.init_args.cache",
-    "data.init_args.cache_dir",
-    "data.init_args.num_workers",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-)
 
 
 def check_own(config: Path, trust: Sequence[str]) -> None:
@@ -118,7 +106,7 @@ def find_run(run: str) -> tuple[Path, Path]:
     return others[0] if others and config.read_bytes() != wanted else config, checkpoint
 
 
-def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) -> None:
+def check_same(config: Mapping[str, Any], checkpoint: dict[str, Any], path: str) -> None:
     """Refuses to resume with other settings.
 
     Args:
@@ -135,7 +123,7 @@ def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) ->
     different = [
         f"{key}: {_short(here)} here, {_short(there)} there"
         for key, here, there in differences(config, saved)
-        if key not in FREE
+        if effect_of(key) is not Effect.NONE
     ]
     if different:
         raise ValueError(
@@ -145,7 +133,7 @@ def check_same(config: dict[str, Any], checkpoint: dict[str, Any], path: str) ->
 
 
 def differences(
-    here: dict[str, Any], there: dict[str, Any], prefix: str = ""
+    here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """Finds the settings in which two configurations differ.
 

@@ -178,10 +178,37 @@ def test_a_run_of_an_earlier_version_is_resumed_with_the_defaults_of_options_tha
     checkpoint = torch.load(last)
     checkpoint["segbench"]["config"] = text
     torch.save(checkpoint, last)
-    other = ["--data.init_args.eval_batch_size", "2"]
-    assert "eval_batch_size: 2 here, 1 there" in refuse(capsys, "fit", "--resume", str(run), *other)
+    other = ["--data.init_args.scale", "[64, 32]"]
+    assert "data.init_args.scale: [64, 32] here, None there" in refuse(
+        capsys, "fit", "--resume", str(run), *other
+    )
     main(["fit", "--resume", str(run)])
     assert runs() == [run]
+
+
+def test_resume_accepts_changed_options_that_affect_neither_weights_nor_scores(args):
+    main([*args, "--trainer.max_steps", "2"])
+    (run,) = runs()
+    harmless = {
+        "--panels.num_images": "1",
+        "--trainer.log_every_n_steps": "1",
+        "--checkpoints.every_n_steps": "1",
+        "--model.init_args.windows_per_batch": "2",
+        "--data.init_args.eval_batch_size": "2",
+        "--trainer.num_sanity_val_steps": "0",
+    }
+    main(["fit", "--resume", str(run), *(word for pair in harmless.items() for word in pair)])
+    assert runs() == [run]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--model.init_args.stride", "7"), ("--trainer.limit_val_batches", "1"), ("--seed_everything", "5")],
+)
+def test_resume_refuses_changed_options_that_affect_scores_or_random_numbers(args, capsys, option, value):
+    main([*args, "--trainer.max_steps", "2"])
+    (run,) = runs()
+    assert f"{option[2:]}: {value} here" in refuse(capsys, "fit", "--resume", str(run), option, value)
 
 
 def test_a_run_that_was_continued_with_other_settings_is_resumed_with_those(args):
@@ -285,7 +312,7 @@ def test_a_run_folder_has_one_writer_and_the_second_is_told_who_it_is(args, caps
             assert "choose another name by --run_id NAME" in line
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == files
         monkeypatch.setenv("LOCAL_RANK", "1")  # another process of the run that has the lock
-        assert "is there already" in refuse(capsys, *second)
+        assert "exists already" in refuse(capsys, *second)
         monkeypatch.delenv("LOCAL_RANK")
         main([*args, "--run_id", "other", "--trainer.max_steps", "1"])
     left = ["checkpoints", "config.yaml", "ledger.npz", "metrics.csv", "run.json"]

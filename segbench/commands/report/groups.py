@@ -1,22 +1,12 @@
 """Runs that differ in nothing but seeds, and in what groups of them differ."""
 
 import json
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from segbench.commands.report.runs import SPLITS, Run, flatten
-
-# Seeds; and what does not belong to the experiment: where to write, how to show, how to share the work out.
-_APART = re.compile(
-    r"seed_everything|experiment|runs_dir|logger|ckpt_path|(panels|predictions|checkpoints)\..*"
-    r"|trainer\.(devices|num_nodes|accelerator|strategy|logger|callbacks.*|enable_.*|log_every_n_steps"
-    r"|default_root_dir|num_sanity_val_steps|detect_anomaly|barebones|profiler|plugins|fast_dev_run)"
-    r"|data\.init_args\.(seed|num_workers|cache|cache_dir|root|eval_batch_size)"
-    r"|model\.init_args\.(windows_per_batch|compile)"
-)
-
+from segbench.runs.settings import Effect, effect_of
 
 # Of the trainer, what makes a difference to a run that only scores: `limit_test_batches` for `test`.
 _SCORING = {verb: ("trainer.precision", f"trainer.limit_{split}_batches") for verb, split in SPLITS.items()}
@@ -88,7 +78,7 @@ def _settings(run: Run) -> dict[str, Any]:
     flat = {
         key: value
         for key, value in flatten(run.config)
-        if not _APART.fullmatch(key)
+        if effect_of(key) not in (Effect.NONE, Effect.SEED)
         and not (key.startswith("trainer.") and run.verb in _SCORING and key not in _SCORING[run.verb])
     }
     flat["data"] = run.data_identity

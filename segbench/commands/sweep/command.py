@@ -1,7 +1,6 @@
 """`segbench sweep`: a sweep file in W&B's format, run on one's own machines."""
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -176,45 +175,25 @@ def check(sweep: "Sweep") -> Checked:
     Raises:
         ValueError: If a key or a value is refused; with the parameters' values that were.
     """
-    import yaml
-
     from segbench.commands.sweep.space import covering
-    from segbench.runs.settings import format_value
     from segbench.utils.files import scratch
 
     points = covering(sweep.parameters)
     with scratch() as own:
         file = own / "trial.json"
-        printed = [parse(sweep.command.fill(point, file), format_value(point)) for point in points]
-    return Checked(points[0], yaml.safe_load(printed[0]))
+        configs = [_resolve(sweep.command.fill(point, file), point) for point in points]
+    return Checked(points[0], configs[0])
 
 
-def parse(args: Sequence[str], what: str) -> str:
-    """Parses a command line of segbench without running it.
+def _resolve(args: Sequence[str], point: dict[str, Any]) -> dict[str, Any]:
+    from segbench.runs.settings import format_value
+    from segbench.training.arguments import resolve_config
+    from segbench.utils.errors import readable
 
-    Args:
-        args: The verb first.
-        what: Named if it is refused.
-
-    Returns:
-        The resolved configuration, as YAML.
-
-    Raises:
-        ValueError: If it is refused.
-    """
-    from segbench.cli import main as run_verb
-    from segbench.utils.errors import TRACEBACK_VARIABLE
-
-    printed, told = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
-            run_verb([*args, "--print_config"])
-    except SystemExit as stop:
-        if stop.code:
-            lines = told.getvalue().strip().splitlines() or ["it is refused without a word"]
-            reason = lines[-1].removeprefix("segbench: error: ").partition(f" [{TRACEBACK_VARIABLE}")[0]
-            raise ValueError(f"trial {what}: {reason}") from None
-    return printed.getvalue()
+        return resolve_config(args)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"trial {format_value(point)}: {readable(error)}") from error
 
 
 def _dry_run(sweep: "Sweep", first: Checked, own: list[str], share: dict[str, str]) -> None:

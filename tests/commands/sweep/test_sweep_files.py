@@ -9,10 +9,10 @@ from statistics import fmean, pstdev
 import pytest
 import yaml
 
-from segbench.commands.sweep.command import parse
 from segbench.commands.sweep.file import read_sweep
 from segbench.commands.sweep.space import covering, grid, read_parameters
 from segbench.commands.sweep.trial_command import read_command
+from segbench.training.arguments import resolve_config
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
@@ -115,7 +115,7 @@ def check(path, chosen, tmp_path, monkeypatch):
     if read_sweep(path).command.verb != "fit":
         pytest.skip("the checkpoints come from another sweep")
     for point in chosen:
-        config = yaml.safe_load(parse(agent_command(path, point, tmp_path, monkeypatch)[1:], str(point)))
+        config = resolve_config(agent_command(path, point, tmp_path, monkeypatch)[1:])
         assert config["data"]["class_path"]
         for key, value in point.items():
             if key not in ("config", "overlay"):
