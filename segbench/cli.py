@@ -6,7 +6,10 @@ import sys
 from importlib import import_module
 
 from segbench import __version__
+from segbench.parsing.command_line import check_words
+from segbench.training.short_help import short_help
 from segbench.utils.errors import one_line_errors, one_line_warnings
+from segbench.utils.lean_imports import import_torchmetrics
 
 TRAINER_VERBS = {
     "fit": "train a model from YAML, or resume a run",
@@ -24,6 +27,7 @@ COMMANDS = {
     "tune-regions": "choose parameters of the region post-processing on validation, and say what they gain",
     "sweep": "run a sweep file of W&B's format here, without an account",
     "report": "make tables and plots of runs, beside published figures",
+    "options": "list the classes that YAML may name, or the options of one",
     "bench": "measure kernels and models beside what they replace",
     "check-decoder": "test whether a decoder, your own included, keeps the contract",
 }
@@ -36,7 +40,7 @@ Which segmentation decoder is better, where, by how much, at what cost, and is t
 {verbs}
 
   segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml
-  segbench VERB --help       every option of a verb
+  segbench VERB --help       the options of a verb
   segbench --version
 """
 
@@ -57,8 +61,13 @@ def main(args: list[str] | None = None) -> None:
     elif verb in {"-V", "--version"}:
         print(f"segbench {__version__}")
     elif verb in TRAINER_VERBS:
+        if (words := _help_wanted(rest)) is not None and words[:1] != ["all"]:
+            print(short_help(verb), end="")
+            return
         with one_line_errors(verb), one_line_warnings():
-            import_module("segbench.training.lightning_cli").run([verb, *rest])
+            check_words(rest)  # missing and broken files, before seconds of imports
+            import_torchmetrics()
+            import_module("segbench.training.lightning_cli").run([verb, "--help"] if words else [verb, *rest])
     elif verb in COMMANDS:
         with one_line_errors(verb), one_line_warnings():
             _run_command(verb, rest)
@@ -67,6 +76,16 @@ def main(args: list[str] | None = None) -> None:
         hint = f"did you mean '{near[0]}'?" if near else "segbench --help lists the verbs"
         print(f"segbench: error: unknown verb '{verb}'; {hint}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _help_wanted(words: list[str]) -> list[str] | None:
+    """Returns the words after `--help`; None where it is not among them."""
+    for index, word in enumerate(words):
+        if word in {"-h", "--help"}:
+            return words[index + 1 :]
+        if word.startswith("--help="):
+            return [word.partition("=")[2]]
+    return None
 
 
 def _table() -> str:

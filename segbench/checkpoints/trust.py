@@ -60,7 +60,7 @@ TRAINER = {
     ),
 }
 # Arguments, of tasks and of data modules, that are classes: there jsonargparse takes a bare string for a path.
-JOINTS = (
+CLASS_ARGUMENTS = (
     "encoder",
     "necks",
     "decoder",
@@ -215,13 +215,13 @@ def check_classes(model: Namespace) -> None:
         model: The parsed configuration of a task, before anything is built from it.
 
     Raises:
-        ValueError: If a joint of the task is anything but a class.
+        ValueError: If an argument of the task that takes a class is anything but a class.
     """
-    for joint in JOINTS:
-        for part in _as_list(model.get(f"init_args.{joint}")):
+    for argument in CLASS_ARGUMENTS:
+        for part in _as_list(model.get(f"init_args.{argument}")):
             name = part.class_path if isinstance(part, Namespace) and "class_path" in part else part
             if not isinstance(locate(name) if isinstance(name, str) else name, type):
-                raise ValueError(f"{joint}: {name} is not a class")
+                raise ValueError(f"{argument}: {name} is not a class")
 
 
 class _Check:
@@ -234,26 +234,26 @@ class _Check:
         self.allowed = allowed
         self.packages = packages
 
-    def tree(self, value: Any, *, foreign: bool = False, joint: bool = False) -> Any:
+    def tree(self, value: Any, *, foreign: bool = False, is_class: bool = False) -> Any:
         """Checks a part.
 
         Args:
             value: The part.
             foreign: Whether it configures a class of another package that is known. Some of those take
                 functions by name (`read_fn` of albumentations' domain adaptation): no dotted names there.
-            joint: Whether it stands where a class belongs.
+            is_class: Whether the value is that of an argument that takes a class.
         """
         if isinstance(value, list):
-            return [self.tree(entry, foreign=foreign, joint=joint) for entry in value]
+            return [self.tree(entry, foreign=foreign, is_class=is_class) for entry in value]
         if isinstance(value, dict):
             if _SPEC & value.keys():
                 return self._spec(value)
             return {
-                key: self.tree(entry, foreign=foreign or key in _WORDS, joint=key in JOINTS)
+                key: self.tree(entry, foreign=foreign or key in _WORDS, is_class=key in CLASS_ARGUMENTS)
                 for key, entry in value.items()
             }
         if isinstance(value, str):
-            if joint:
+            if is_class:
                 self.class_named(value)
                 return {"class_path": value}
             self._text(value, foreign)

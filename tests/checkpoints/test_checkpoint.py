@@ -204,7 +204,7 @@ def test_packages_of_the_users_own_are_trusted_by_name(stranger, honest, capsys)
 
 
 def test_every_argument_that_takes_a_class_is_known_to_be_one():
-    """A bare string is a class path there. A new argument of this kind must join `JOINTS`."""
+    """A bare string is a class path there. A new argument of this kind must join `CLASS_ARGUMENTS`."""
     rooms = [(encoders, Encoder), (necks, Neck), (decoders, Decoder), (losses, Loss), (optim, Schedule)]
     rooms += [(postprocess, PostProcessor), (data, SegmentationDataModule)]
     classes = [SemanticTask, ColorTask, *(one for room, contract in rooms for one in discover(room, contract))]
@@ -213,7 +213,7 @@ def test_every_argument_that_takes_a_class_is_known_to_be_one():
         for name, parameter in inspect.signature(one.__init__).parameters.items():
             written = str(parameter.annotation)
             if any(sign in written for sign in ("Callable", "type[", "Any", "albumentations", "Transform")):
-                assert name in trust.JOINTS, f"{one.__name__}({name})"
+                assert name in trust.CLASS_ARGUMENTS, f"{one.__name__}({name})"
 
 
 class Bomb:

@@ -710,7 +710,7 @@ def test_help_is_light():
 
 def test_fit_help_documents_options(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "--help"])
+        main(["fit", "--help", "all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for option in ("--model", "--data", "--trainer.max_steps", "--logger", "--panels.num_images", "--runs_dir"):

@@ -1,0 +1,1 @@
+"""`segbench options`: the classes that YAML may name, and their options."""
