@@ -73,6 +73,13 @@ def loading() -> "Bench":
     return Bench([section()])
 
 
+def startup() -> "Bench":
+    """Measures how long commands take to their first message, against importing torch and Lightning."""
+    from segbench.commands.bench.startup import section
+
+    return Bench([section()])
+
+
 def models(
     experiments: Path = Path("experiments"),
     runs: list[Path] | None = None,
@@ -146,7 +153,12 @@ class Bench:
 
 
 # Each is `segbench bench NAME`; its arguments are options, its docstring their help.
-BENCHES: dict[str, Callable[..., Bench]] = {"kernels": kernels, "models": models, "loading": loading}
+BENCHES: dict[str, Callable[..., Bench]] = {
+    "kernels": kernels,
+    "models": models,
+    "loading": loading,
+    "startup": startup,
+}
 # Options of several words, which signatures cannot say.
 SEVERAL: dict[str, dict[str, Any]] = {
     "runs": {
