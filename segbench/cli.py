@@ -1,7 +1,6 @@
 """The command line `segbench VERB …`: finds the module of a verb and imports no other."""
 
 import difflib
-import os
 import sys
 from importlib import import_module
 
@@ -95,7 +94,6 @@ def _table() -> str:
 
 def _run_command(verb: str, args: list[str]) -> None:
     """Turns the command's function into a parser: its arguments, their types, its docstring."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as for `fit`
     from segbench.parsing.parser import ExplainedParser
 
     file = verb.replace("-", "_")
@@ -109,4 +107,4 @@ def _run_command(verb: str, args: list[str]) -> None:
     parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional})
     for name, options in positional.items():
         parser.add_argument(name, **options)
-    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    function(**parser.instantiate(parser.parse_args(args)).as_dict())
