@@ -38,7 +38,7 @@ from segbench.training.parser import TrainerParser
 from segbench.training.plan import RunPlan, plan_run
 from segbench.training.resume import remember
 from segbench.training.trainer_options import check_trainer
-from segbench.utils.device import check_processes
+from segbench.utils.environment import check_processes
 from segbench.utils.files import scratch
 from segbench.utils.printable import escape_controls, without_passwords
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from segbench.utils.cache import cache_folder
+from segbench.utils.files import cache_folder
 
 _LOADERS = (
     "lower --data.init_args.batch_size (and raise --trainer.accumulate_grad_batches by the same factor) or"

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, and drafts of dead processes, which are removed.
+"""Atomic writes of files and folders, removal of drafts that a kill left behind, and the cache folder.
 
-A draft is locked while its process lives. What a kill leaves behind is removed by the next process that writes
-into the same folder; drafts of the living stay, on whatever machine they run.
+A process locks its drafts while it lives. The next process that writes into the same folder removes the drafts
+of dead processes and keeps those of living ones, on whichever machine they run.
 """
 
 import errno
@@ -24,6 +24,18 @@ _SHORT = re.compile(
     r"|os error 28"
 )
 _clean: set[Path] = set()  # folders in which this process has looked for drafts
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Returns the folder for synthetic scenes, decoded labels, compiled kernels and features.
+
+    Args:
+        cache_dir: Chosen by the user; default: `$SEGBENCH_CACHE`, or `~/.cache/segbench`.
+
+    Returns:
+        Its path; it may not exist yet.
+    """
+    return Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench").expanduser()
 
 
 @contextmanager
