@@ -31,7 +31,7 @@ from segbench.utils.files import cache_folder, scratch
 from segbench.utils.fingerprint import short_hash
 from segbench.utils.lock import FolderLock
 from segbench.utils.printable import escape_controls
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 _SOURCES = sorted(Path(__file__).parent.glob("*/*.c"))
 # What vectorising sums needs of -ffast-math; infinities and nan keep their meaning.
@@ -80,12 +80,12 @@ def _folder() -> Iterator[Path]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"the native kernels cannot be written, {error}; {_ELSEWHERE}") from None
-    reason = why_open(folder)
+    reason = why_insecure(folder)
     if reason is None:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="segbench-") as own:  # a loaded library outlives its file
-        if (still := why_open(Path(own))) is not None:
+        if (still := why_insecure(Path(own))) is not None:
             raise ValueError(f"no folder is safe to load compiled kernels from: {still}; {_ELSEWHERE}")
         logging.getLogger(__name__).warning(
             "%s, so compiled kernels there might be anybody's: they are compiled for this process alone, which"
@@ -169,7 +169,7 @@ def _named(name: str, path: Path) -> str:
 
 def _whole(folder: Path, name: str) -> Path | None:
     """Finds a library that is complete, and that nobody else could have written."""
-    found = (path for path in folder.glob(f"{name}-*.so") if why_open(path) is None)
+    found = (path for path in folder.glob(f"{name}-*.so") if why_insecure(path) is None)
     return next((path for path in found if path.name == _named(name, path)), None)
 
 

@@ -17,7 +17,7 @@ from segbench.runs.settings import Effect, effect_of
 from segbench.utils.files import cache_folder
 from segbench.utils.fingerprint import short_hash
 from segbench.utils.plain import MAX_TEXT, read_yaml
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 
 def check_own(config: Path, trust: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def remember(text: str, path: Path) -> None:
 
 def _is_remembered(text: str) -> bool:
     note = _note(text)
-    return note.is_file() and why_open(note) is None
+    return note.is_file() and why_insecure(note) is None
 
 
 def _note(text: str) -> Path:

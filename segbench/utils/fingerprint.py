@@ -1,4 +1,4 @@
-"""Fingerprints by which caches tell their entries apart: objects as plain values, and short hashes."""
+"""Fingerprints that identify the entries of caches: objects as plain values, and short hashes."""
 
 import hashlib
 import json

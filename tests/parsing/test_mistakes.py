@@ -181,8 +181,8 @@ def test_broken_files_name_themselves_and_the_line(tiny, capsys):
     ("text", "told"),
     [
         ("trainer:\n  max_steps: 3\n  max_steps: 5\n", "line 3: 'max_steps' is given twice, first in line 2"),
-        ("- a\n- b\n", "holds a list only; a configuration has keys, such as model, data and trainer"),
-        ("word\n", "holds text only"),
+        ("- a\n- b\n", "contains a list only; a configuration has keys, such as model, data and trainer"),
+        ("word\n", "contains text only"),
         ("", "is empty"),
     ],
 )
@@ -196,14 +196,14 @@ def test_files_that_are_no_configuration(tiny, capsys, text, told):
 def test_files_that_are_not_there(tiny, capsys):
     line = refuse(capsys, "fit", "--config", "tny.yaml")
     assert line == "--config: file not found: tny.yaml; did you mean tiny.yaml?"
-    assert "is a folder; give a YAML file; it holds tiny.yaml" in refuse(capsys, "fit", "--config", ".")
+    assert "is a folder; give a YAML file; it contains tiny.yaml" in refuse(capsys, "fit", "--config", ".")
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["{val:", "0.1}"], "quote it: --data.init_args.splits '{val: 0.1}'"),
-        (["{val: 0.1,", "test: 0.2}"], "quote it: --data.init_args.splits '{val: 0.1, test: 0.2}'"),
+        (["{val:", "0.1}"], "quote them: --data.init_args.splits '{val: 0.1}'"),
+        (["{val: 0.1,", "test: 0.2}"], "quote them: --data.init_args.splits '{val: 0.1, test: 0.2}'"),
         (["{val: 0.1"], "'{' of line 1 is not closed"),
         (["{val: 0.1, val: 0.2}"], "'val' is given twice"),
         (["{val 0.1}"], "give a mapping, as in '{NAME: 0.5}' or null"),

@@ -107,7 +107,7 @@ SHORTAGES = {
     "device in training": (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
         "fit",
-        ["device is out of memory (20.00 GiB wanted)", "--data.init_args.batch_size", "bf16-mixed"],
+        ["device is out of memory (20.00 GiB requested)", "--data.init_args.batch_size", "bf16-mixed"],
     ),
     "device, from a library": (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "segment", ["--window"]),
     "host": (too_large(), "test", ["machine is out of memory", "--model.init_args.windows_per_batch"]),

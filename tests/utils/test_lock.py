@@ -53,7 +53,7 @@ def test_the_second_is_told_who_holds_the_folder_and_touches_nothing(tmp_path, h
         FolderLock(tmp_path, "").acquire()
     for wrong in ("soon", "-1", "nan", "inf"):
         monkeypatch.setenv(lock.TIMEOUT_VARIABLE, wrong)
-        with pytest.raises(ValueError, match=f"SEGBENCH_LOCK_TIMEOUT is '{wrong}': give a number of seconds"):
+        with pytest.raises(ValueError, match=f"SEGBENCH_LOCK_TIMEOUT is '{wrong}': set a number of seconds"):
             FolderLock(tmp_path, "").acquire()
 
 

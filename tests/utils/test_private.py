@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segbench.kernels import native
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 compiled = pytest.mark.skipif(not native.available(), reason="no C compiler")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -23,20 +23,20 @@ def file(tmp_path):
 
 
 def test_what_is_the_users_own_is_closed(file):
-    assert why_open(file) is None
-    assert why_open(file.parent) is None
+    assert why_insecure(file) is None
+    assert why_insecure(file.parent) is None
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_what_everybody_may_write_is_open_on_any_level(file, level):
     part = [file, *file.parents][level]
     part.chmod(0o777)
-    assert why_open(file) == f"everybody may write to {part}"
+    assert why_insecure(file) == f"{part} is writable by everyone"
 
 
 def test_a_folder_for_all_in_which_each_keeps_to_his_own_is_closed(file):
     file.parents[1].chmod(0o1777)
-    assert why_open(file) is None
+    assert why_insecure(file) is None
 
 
 @as_root
@@ -44,23 +44,23 @@ def test_a_folder_for_all_in_which_each_keeps_to_his_own_is_closed(file):
 def test_what_another_user_owns_is_open_on_any_level(file, level):
     part = [file, *file.parents][level]
     os.chown(part, 12345, 12345)
-    assert why_open(file) == f"{part} belongs to another user"
+    assert why_insecure(file) == f"{part} belongs to another user"
 
 
 @as_root
 def test_what_a_group_may_write_is_open(file):
     os.chown(file.parent, 0, 12345)
     file.parent.chmod(0o770)
-    assert why_open(file) == f"a group may write to {file.parent}"
+    assert why_insecure(file) == f"{file.parent} is writable by a group"
 
 
 def test_a_link_is_looked_at_and_what_it_leads_to(file, tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "open" / "x.so").symlink_to(file)
-    assert why_open(tmp_path / "open" / "x.so") is not None
+    assert why_insecure(tmp_path / "open" / "x.so") is not None
     (tmp_path / "link").symlink_to(tmp_path / "open", target_is_directory=True)
-    assert why_open(tmp_path / "link") is not None
+    assert why_insecure(tmp_path / "link") is not None
 
 
 @compiled
@@ -79,7 +79,7 @@ def test_a_planted_library_is_not_loaded(tmp_path, monkeypatch, caplog):
     library.unlink()
     native.library.__wrapped__()  # compiled elsewhere
     assert not list(cache.rglob("*.so"))
-    assert f"everybody may write to {cache}" in caplog.text
+    assert f"{cache} is writable by everyone" in caplog.text
     cache.chmod(0o700)
     (cache / "kernels").chmod(0o700)
     native.library.__wrapped__()

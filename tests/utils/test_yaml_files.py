@@ -25,14 +25,14 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("- a\nb: 1\n", "line 2: wrong indentation"),
         ("a: b: c\n", "line 1: a second ':'"),
         ("a: 'b\n", "a quote is not closed"),
-        ("a: @b\n", "line 1: '@' begins no plain text; quote it"),
-        ("a: *b\n", "line 1: '*' refers to an anchor that is not there"),
-        ("a: &a [*a]\n", "line 1: an alias holds itself"),
+        ("a: @b\n", "line 1: '@' cannot begin plain text; quote it"),
+        ("a: *b\n", "line 1: '*' refers to an unknown anchor"),
+        ("a: &a [*a]\n", "line 1: an alias contains itself"),
         (
             "a: !!python/object/apply:os.system [ls]\n",
-            "line 1: !!python/object/apply:os.system makes an object",
+            "line 1: !!python/object/apply:os.system creates an object",
         ),
-        ("a: !mine 1\n", "line 1: !mine makes an object"),
+        ("a: !mine 1\n", "line 1: !mine creates an object"),
         ("? [a, b]\n: 1\n", "line 1: a sequence cannot be a key"),
         ("a\0b", "line 1: unacceptable character"),
         ("[" * 100_000, "nested more than 100 levels deep"),
@@ -81,12 +81,12 @@ def test_files_that_hold_no_yaml(tmp_path, data, told):
 
 def test_a_folder_names_the_yaml_in_it(tmp_path):
     (tmp_path / "mine.yaml").write_text("a: 1\n")
-    with pytest.raises(ValueError, match=r"is a folder; give a YAML file; it holds mine\.yaml"):
+    with pytest.raises(ValueError, match=r"is a folder; give a YAML file; it contains mine\.yaml"):
         read_yaml(tmp_path)
 
 
-def test_a_checkpoint_is_not_yaml():
-    with pytest.raises(ValueError, match=r"given by --checkpoint runs/best\.ckpt"):
+def test_checkpoint_given_as_yaml_is_refused():
+    with pytest.raises(ValueError, match=r"give a checkpoint by --checkpoint runs/best\.ckpt"):
         read_yaml(Path("runs/best.ckpt"))
 
 
