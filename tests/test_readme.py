@@ -48,7 +48,7 @@ def test_the_example_decoder_trains(tmp_path, monkeypatch, capsys):
 
 
 def option_table() -> list[str]:
-    section = README.split("\n## Train, score, label\n")[1].split("\n## ")[0]
+    section = README.split("\n## Train, score, segment\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| [^|]+ \| (.+) \|$", section, flags=re.MULTILINE)
     return [option for cell in cells for option in re.findall(r"`(--[^`]+)`", cell)]
 
