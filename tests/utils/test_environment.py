@@ -1,13 +1,13 @@
-"""Figures say where they come from."""
+"""The recorded environment: commit and processor."""
 
 import shutil
 import subprocess
 
 import segbench
-from segbench.utils import environment as provenance
+from segbench.utils import environment
 
 
-def test_commit_is_that_of_the_code_and_says_when_files_differ(tmp_path, monkeypatch):
+def test_commit_is_that_of_the_package_and_marks_changed_files(tmp_path, monkeypatch):
     def git(*args):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         done = subprocess.run(
@@ -18,17 +18,17 @@ def test_commit_is_that_of_the_code_and_says_when_files_differ(tmp_path, monkeyp
     package = tmp_path / "segbench"
     package.mkdir()
     shutil.copy(segbench.__file__, package)
-    monkeypatch.setattr(provenance, "__file__", str(package / "utils" / "environment.py"))
-    assert provenance.commit() == "unknown"
+    monkeypatch.setattr(environment, "__file__", str(package / "utils" / "environment.py"))
+    assert environment.commit() == "unknown"
     git("init", "--quiet")
-    assert provenance.commit() == "unknown"  # in a repository, but not of it
+    assert environment.commit() == "unknown"  # inside a repository that does not track it
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
-    assert provenance.commit() == git("rev-parse", "HEAD")
+    assert environment.commit() == git("rev-parse", "HEAD")
     (package / "__init__.py").write_text("changed")
-    assert provenance.commit() == git("rev-parse", "HEAD") + "-dirty"
+    assert environment.commit() == git("rev-parse", "HEAD") + "-dirty"
 
 
 def test_processor_has_a_name():
-    assert provenance.processor()
-    assert "\n" not in provenance.processor()
+    assert environment.processor()
+    assert "\n" not in environment.processor()
