@@ -1,13 +1,16 @@
-# Every target sets up what it needs: a virtual environment with uv in it, and the locked versions.
+# Every target sets up what it needs: a virtual environment with uv and the locked versions.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# A process for each core, each with one thread; more than eight would only import torch more often.
+LOWEST ?= .venv-lowest
+DOCKER ?= build cpu
+# One single-threaded process per core, eight at most: each of them has to import torch.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-nightly smoke fuzz kills audit lint type format bench lock clean
+.PHONY: help setup demo docker test test-slow test-nightly test-lowest smoke fuzz kills audit lint type format bench \
+	lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,29 +24,41 @@ $(READY): pyproject.toml requirements.lock
 
 setup: $(READY) ## make the virtual environment (needs Python 3.11 or newer)
 
-demo: $(READY) ## train the mean-shift decoder on drawn scenes (minutes on two cores)
+demo: $(READY) ## train the mean-shift decoder on synthetic scenes (minutes on two cores)
 	$(BIN)/segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml \
-		--model.init_args.encoder.init_args.drop_path_rate 0  # stochastic depth is for longer trainings
+		--model.init_args.encoder.init_args.drop_path_rate 0  # stochastic depth is for longer training
 
-test: $(READY) ## run the tests, less the slow ones and the smoke tests
+docker: ## build the image for CPUs; DOCKER="build cuda" for NVIDIA GPUs
+	mkdir -p data runs  # else the Docker daemon creates them, as root
+	SEGBENCH_UID=$$(id -u) SEGBENCH_GID=$$(id -g) docker compose --file docker/compose.yaml $(DOCKER)
+
+test: $(READY) ## run the quick tests
 	$(BIN)/python -m pytest -m "not slow and not smoke and not nightly" $(PARALLEL)
 
 test-slow: $(READY) ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
-test-nightly: $(READY) ## run the tests that take too long for every change
+test-nightly: $(READY) ## run the tests that are too slow for every change
 	$(BIN)/python -m pytest -m nightly $(PARALLEL)
 
-smoke: $(READY) ## train every experiment and every sweep for two steps on drawn data
+test-lowest: ## run the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --resolution lowest-direct --python $(LOWEST)/bin/python -e '.[dev]'
+	# Old releases warn of each other's deprecations, which nothing here can change.
+	$(LOWEST)/bin/python -m pytest -m "not slow and not smoke and not nightly" $(PARALLEL) \
+		-W ignore::DeprecationWarning -W ignore::FutureWarning
+
+smoke: $(READY) ## train every experiment and every sweep for two steps on synthetic data
 	$(BIN)/python -m pytest -m smoke $(PARALLEL)
 
-fuzz: $(READY) ## read hundreds of damaged files of every kind; FUZZ="--count 1000 --seed 1" for more
+fuzz: $(READY) ## read hundreds of damaged files of every type; FUZZ="--count 1000 --seed 1" for more
 	$(BIN)/python tests/fuzzing/run.py $(FUZZ)
 
-kills: $(READY) ## kill segbench at every kind of moment and resume it; KILLS="fit --kills 100 --seed 1" for more
+kills: $(READY) ## kill segbench at many points and resume it; KILLS="fit --kills 100 --seed 1" for more
 	$(BIN)/python tests/kills/kill_rounds.py $(KILLS)
 
-lint: $(READY) ## check style, imports between rooms
+lint: $(READY) ## check style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -51,21 +66,21 @@ lint: $(READY) ## check style, imports between rooms
 type: $(READY) ## check types
 	$(BIN)/mypy
 
-format: $(READY) ## put style right
+format: $(READY) ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure the kernels beside their plain references
+bench: $(READY) ## benchmark the kernels against their reference implementations
 	$(BIN)/segbench bench kernels
 
-lock: ## resolve requirements.lock again from pyproject.toml
+lock: ## update requirements.lock from pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
 		--generate-hashes --upgrade pyproject.toml --output-file requirements.lock
 
-audit: $(READY) ## look the locked versions up in the public database of vulnerabilities (needs the network)
+audit: $(READY) ## check the locked versions against the public vulnerability database (needs a network)
 	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r requirements.lock
 
-clean: ## remove the virtual environment and caches; runs stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache segbench.egg-info
+clean: ## remove virtual environments and caches, but not runs
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache segbench.egg-info

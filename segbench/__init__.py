@@ -14,23 +14,23 @@ __version__ = "0.1.0"
 def load(checkpoint: "str | Path", trust: "str | Sequence[str] | None" = None) -> "Task":
     """Rebuilds a trained task from its checkpoint alone.
 
-    Nothing in the file is run. It names the classes that its model is made of; those of segbench are built, and
-    torch's optimisers. Others are refused before they are imported, unless `trust` names their package.
+    No code in the file is run. The file names the classes of its model; those of segbench and the optimisers of
+    torch are built. Others are refused before they are imported, unless `trust` names their package.
 
     Args:
         checkpoint: A `.ckpt` of `segbench fit`, or a `.safetensors` or a Hugging Face folder of
             `segbench export`.
-        trust: Packages of your own whose classes may be built, such as `["my_package"]`. The environment
-            variable `SEGBENCH_TRUST` may name more, with spaces between them.
+        trust: Your own packages whose classes may be built, such as `["my_package"]`. The environment variable
+            `SEGBENCH_TRUST` adds more, separated by spaces.
 
     Returns:
         The task in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If the file is not a segbench checkpoint, damaged, or names a class that is not trusted.
+        ValueError: If the file is not a segbench checkpoint, damaged, or refers to a class that is not trusted.
 
     Example:
-        `checkpoint` is the path of a model of three classes.
+        `checkpoint` is the path of a model with three classes.
 
         >>> task = segbench.load(checkpoint)
         >>> task.training, task.class_names
@@ -40,6 +40,6 @@ def load(checkpoint: "str | Path", trust: "str | Sequence[str] | None" = None) -
         ...
         ValueError: checkpoint not found: no/such/file.ckpt
     """
-    from segbench.checkpoints.reading import load_task  # torch takes seconds; `segbench --help` must not
+    from segbench.checkpoints.reading import load_task  # torch takes seconds, too slow for `segbench --help`
 
     return load_task(checkpoint, trust)

@@ -1,7 +1,6 @@
-"""The command line `segbench VERB …`: finds the module of a verb and imports no other."""
+"""The command line `segbench COMMAND …`: a dispatcher that imports the module of one command only."""
 
 import difflib
-import os
 import sys
 from importlib import import_module
 
@@ -15,49 +14,49 @@ TRAINER_VERBS = {
     "fit": "train a model from YAML, or resume a run",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
-    "predict": "label the images of a dataset that has no labels",
+    "predict": "predict labels for the images of a dataset without ground truth",
 }
-# Each is a folder in segbench/commands whose command.py has a function of that name, hyphens as underscores.
+# Each has a folder in segbench/commands, whose command.py has a function of the same name (with underscores).
 COMMANDS = {
-    "segment": "label photographs with a checkpoint: indices, colours, overlay",
-    "convert": "make a checkpoint of one of official Segmenter or MMSegmentation",
-    "synth": "write a synthetic twin of a dataset, in its real layout",
-    "doctor": "name what is wrong with a dataset, and the YAML that fixes it",
-    "export": "write a model as safetensors, ONNX, torch.export or Hugging Face folder, compared",
-    "tune-regions": "choose parameters of the region post-processing on validation, and say what they gain",
-    "sweep": "run a sweep file of W&B's format here, without an account",
-    "report": "make tables and plots of runs, beside published figures",
+    "segment": "segment images with a checkpoint: class ids, colours, overlay",
+    "convert": "convert a checkpoint of official Segmenter or MMSegmentation",
+    "synth": "write a synthetic twin of a dataset in its real layout",
+    "doctor": "find problems in a dataset, with the YAML that fixes them",
+    "export": "export to safetensors, ONNX, torch.export or a Hugging Face folder, verified",
+    "tune-regions": "tune the region post-processing on the validation split",
+    "sweep": "run a sweep file in W&B's format without an account",
+    "report": "tables and plots of runs, next to published results",
     "options": "list the classes that YAML may name, or the options of one",
-    "bench": "measure kernels and models beside what they replace",
-    "check-decoder": "test whether a decoder, your own included, keeps the contract",
+    "bench": "benchmark kernels, models and data loading",
+    "check-decoder": "test whether a decoder, such as your own, meets the contract",
 }
 
 USAGE = """\
-usage: segbench VERB [options]
+usage: segbench COMMAND [options]
 
 Which segmentation decoder is better, where, by how much, at what cost, and is the difference real?
 
-{verbs}
+{commands}
 
   segbench fit --config experiments/meanshift.yaml --config experiments/data/synthetic.yaml
-  segbench VERB --help       the options of a verb
+  segbench COMMAND --help    the options of a command
   segbench --version
 """
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs one verb.
+    """Runs one command.
 
     Args:
-        args: As on the command line, the verb first; default: `sys.argv[1:]`.
+        args: The command line, the command first; default: `sys.argv[1:]`.
 
     Raises:
-        SystemExit: With status 2 and one line on stderr after a user's mistake, 130 after Ctrl-C.
+        SystemExit: With status 2 and one line on stderr after a user error, 130 after Ctrl-C.
     """
     args = sys.argv[1:] if args is None else list(args)
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     if verb in {"-h", "--help", "help"}:
-        print(USAGE.format(verbs=_table()), end="")
+        print(USAGE.format(commands=_table()), end="")
     elif verb in {"-V", "--version"}:
         print(f"segbench {__version__}")
     elif verb in TRAINER_VERBS:
@@ -65,21 +64,21 @@ def main(args: list[str] | None = None) -> None:
             print(short_help(verb), end="")
             return
         with one_line_errors(verb), one_line_warnings():
-            check_words(rest)  # missing and broken files, before seconds of imports
+            check_words(rest)  # reports missing and invalid files before seconds of imports
             import_torchmetrics()
             import_module("segbench.training.lightning_cli").run([verb, "--help"] if words else [verb, *rest])
     elif verb in COMMANDS:
         with one_line_errors(verb), one_line_warnings():
             _run_command(verb, rest)
     else:
-        near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "segbench --help lists the verbs"
-        print(f"segbench: error: unknown verb '{verb}'; {hint}", file=sys.stderr)
+        close = difflib.get_close_matches(verb, [*TRAINER_VERBS, *COMMANDS], n=1)
+        hint = f"did you mean '{close[0]}'?" if close else "segbench --help lists the commands"
+        print(f"segbench: error: unknown command '{verb}'; {hint}", file=sys.stderr)
         raise SystemExit(2)
 
 
 def _help_wanted(words: list[str]) -> list[str] | None:
-    """Returns the words after `--help`; None where it is not among them."""
+    """Returns the words after `--help`; None without it."""
     for index, word in enumerate(words):
         if word in {"-h", "--help"}:
             return words[index + 1 :]
@@ -94,19 +93,20 @@ def _table() -> str:
 
 
 def _run_command(verb: str, args: list[str]) -> None:
-    """Turns the command's function into a parser: its arguments, their types, its docstring."""
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # as for `fit`
+    """Parses the arguments of the function of a command by its signature and docstring, and calls it."""
     from segbench.parsing.parser import ExplainedParser
 
     file = verb.replace("-", "_")
     module = import_module(f"segbench.commands.{file}.command")
-    if hasattr(module, "run"):  # it reads YAML as `fit` does, by a parser of its own
+    if hasattr(module, "run"):  # it reads YAML like `fit` and has its own parser
         module.run(args)
         return
     function = getattr(module, file)
     parser = ExplainedParser(prog=f"segbench {verb}", description=COMMANDS[verb])
-    positional = getattr(module, "POSITIONAL", {})  # and options of several words, which signatures cannot say
+    positional = getattr(
+        module, "POSITIONAL", {}
+    )  # and options with several values, which signatures cannot express
     parser.add_function_arguments(function, skip={name.lstrip("-") for name in positional})
     for name, options in positional.items():
         parser.add_argument(name, **options)
-    function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    function(**parser.instantiate(parser.parse_args(args)).as_dict())

@@ -1,4 +1,4 @@
-"""What crosses the doors between rooms, and the one alphabet of shapes used in every comment.
+"""Types exchanged between packages, and the symbols of shapes used in all comments.
 
 `B` images, `C` channels, `H×W` pixels, `h×w` grid, `N = h·w` tokens, `K` classes, `L` levels, `Q` queries,
 `S` shots.
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Features(NamedTuple):
-    """What encoders and necks hand on.
+    """Output of encoders and necks.
 
     Attributes:
         image: `(B, 3, H, W)` normalised pixels, already padded at the bottom and right to whole patches. Its
-            size is the size to which logits are upsampled before they are cropped to the photograph.
+            size is the size to which logits are upsampled before they are cropped to the image.
         maps: `L` maps `(B, C_l, h_l, w_l)`, shallow to deep, prefix tokens removed.
     """
 
@@ -23,7 +23,7 @@ class Features(NamedTuple):
 
 
 class FeatureInfo(NamedTuple):
-    """What is known of `Features.maps` before the first image is seen.
+    """Shapes of `Features.maps`, known before the first image.
 
     Attributes:
         channels: `C_l` of each map.
@@ -37,12 +37,12 @@ class FeatureInfo(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What every decoder returns, in training and in evaluation alike.
+    """Output of every decoder, the same in training and evaluation.
 
     Attributes:
         logits: `(B, K, h, w)` at the decoder's own stride, never upsampled to pixels.
-        boundary: `(B, 1, h, w)` boundary logits, where the decoder has such a head.
-        colors: `(B, 3, h, w)` in [0, 1], where the decoder regresses label colours.
+        boundary: `(B, 1, h, w)` boundary logits, if the decoder has a boundary head.
+        colors: `(B, 3, h, w)` in [0, 1], if the decoder regresses label colours.
     """
 
     logits: Tensor
@@ -51,13 +51,13 @@ class Prediction(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of photographs as the loader delivers them.
+    """A batch of images and labels as the loader delivers it.
 
     Attributes:
         image: `(B, 3, H, W)` uint8 RGB; the encoder normalises on the device.
         label: `(B, H, W)` uint8 or int64 training ids, `ignore_index` where unlabelled.
         name: One name for each image, unique within its split.
-        maps: `L` maps `(B, C_l, h_l, w_l)` of a frozen encoder, fp16, where they come from a cache; else none.
+        maps: `L` maps `(B, C_l, h_l, w_l)` of a frozen encoder, fp16, from the feature cache; empty without it.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""The command line in this process, for tests of what it refuses."""
+"""The command line in this process, for tests of refused input."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def refuse(capsys: pytest.CaptureFixture[str], *args: str, run: Callable[[list[s
     with pytest.raises(SystemExit) as stop:
         run(list(args))
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    (line,) = [line for line in told.splitlines() if line.startswith("segbench: error: ")]
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("segbench: error: ")]
     return line

@@ -1,4 +1,4 @@
-"""Finds all implementations of a contract in its room, so that a new file is tested by being there."""
+"""Discovers all implementations of a contract in a package, so that new files are tested automatically."""
 
 import importlib
 import inspect
@@ -6,9 +6,9 @@ import pkgutil
 from types import ModuleType
 
 
-def discover(room: ModuleType, contract: type) -> list[type]:
+def discover(package: ModuleType, contract: type) -> list[type]:
     found = []
-    for file in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
+    for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(file.name)
         found += [
             cls

@@ -1,4 +1,4 @@
-"""A folder of images, masks and class names as users have it, and a configuration to train on it."""
+"""A user's folder of images, masks and class names, and a configuration to train on it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ SHADES = np.array([(60, 60, 60), (200, 40, 40), (40, 200, 40)], np.uint8)
 
 
 def scene(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws an image (40, 48, 3) of three classes, and their ids (40, 48)."""
+    """Returns an image (40, 48, 3) of three classes and its class ids (40, 48)."""
     ids = np.zeros((40, 48), np.uint8)
     for k in (1, 2):
         y, x = rng.integers(0, 20), rng.integers(0, 8) + (k - 1) * 24
@@ -31,7 +31,7 @@ def write_folder(
     splits: Mapping[str, int] = SPLITS,
     seed: int = 0,
 ) -> Path:
-    """Writes images/SPLIT, masks/SPLIT and classes.txt; `mask` is given ids and the name of the split."""
+    """Writes images/SPLIT, masks/SPLIT and classes.txt; `mask` maps ids and the name of the split to a mask."""
     rng = np.random.default_rng(seed)
     for split, number in splits.items():
         for part in ("images", "masks"):
@@ -45,7 +45,7 @@ def write_folder(
 
 
 def write_config(path: Path, root: Path, decoder: str = "linear.LinearDecoder") -> Path:
-    """Writes the YAML of two steps and one validation."""
+    """Writes the YAML for two steps and one validation."""
     encoder = {"class_path": "segbench.encoders.timm_vit.TimmViT", **vit()}
     config = {
         "model": {

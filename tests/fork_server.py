@@ -1,4 +1,4 @@
-"""The process from which tests fork all others, so that each need not import torch again."""
+"""The process from which tests fork others, so that they need not import torch again."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from multiprocessing import forkserver
 
 
 def start() -> None:
-    """Starts it, once; it finds modules where this process does."""
+    """Starts the fork server once, with the module search path of this process."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     forkserver.ensure_running()

@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import Timer
 
 
 class AfterOneStep(Timer):
-    """Lightning's timer, whose time is up when a step is done."""
+    """Lightning's timer, which expires after one step."""
 
     def __init__(self) -> None:
         super().__init__("00:00:00:01")

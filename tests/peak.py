@@ -1,4 +1,4 @@
-"""Memory of the program that asks, for tests that start one."""
+"""Memory of the current process, for tests that start one."""
 
 import re
 import resource
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def peak() -> int:
-    """Returns the most bytes that it had; on Linux `ru_maxrss` begins with the peak of its starter."""
+    """Returns the peak memory in bytes; on Linux `ru_maxrss` starts with the peak of the parent process."""
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resident() -> int:
-    """Returns the bytes that it has now, and resets the peak; 0 where the system does not say."""
+    """Returns the memory in bytes and resets the peak; 0 if the system does not report it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")

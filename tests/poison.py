@@ -1,4 +1,4 @@
-"""A callback that spoils one tensor of a training, in one process."""
+"""A callback that makes one tensor of a training non-finite, in one process."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 
 class Poison(L.Callback):
-    """Puts NaN where it is told after an optimiser step, or into gradients or validation logits after it."""
+    """Makes weights or states non-finite after an optimiser step, or later gradients, features or logits."""
 
     def __init__(self, what: str, step: int = 2, rank: int = 0, until: int = 1000) -> None:
         self.what, self.step, self.rank, self.until = what, step, rank, until
@@ -22,14 +22,16 @@ class Poison(L.Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if self.what == "image" and self._now(trainer) and not Path("poisoned").exists():
             self.handle = module.encoder.register_forward_hook(
-                lambda encoder, args, made: made._replace(maps=tuple(level * torch.nan for level in made.maps))
+                lambda encoder, args, output: output._replace(
+                    maps=tuple(level * torch.nan for level in output.maps)
+                )
             )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         if hasattr(self, "handle"):
             self.handle.remove()
             if trainer.global_step >= self.until:
-                Path("poisoned").touch()  # a run that is resumed is left in peace
+                Path("poisoned").touch()  # a resumed run is not affected
         if trainer.global_step != self.step or trainer.global_rank != self.rank:
             return
         with torch.no_grad():
@@ -44,5 +46,5 @@ class Poison(L.Callback):
     def on_validation_start(self, trainer, module):
         if self.what == "logits" and not trainer.sanity_checking:
             self.logits = module.decoder.register_forward_hook(
-                lambda decoder, args, made: made._replace(logits=made.logits * torch.nan)
+                lambda decoder, args, output: output._replace(logits=output.logits * torch.nan)
             )

@@ -1,4 +1,4 @@
-"""Real processes for tests, told about each other as `torchrun` does it, with torch imported once for all."""
+"""Real processes for tests, with the environment of `torchrun`, forked from one that has imported torch."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ def free_port():
 
 
 class Processes:
-    """`segbench ARGS` in each of `count` processes, with files `out-RANK` for what they say."""
+    """`segbench ARGS` in each of `count` processes, whose output goes to files `out-RANK`."""
 
     def __init__(self, count, args, folder, **environment):
         self.folder = Path(folder)
@@ -54,27 +54,27 @@ class Processes:
         for process in self.all:
             process.start()
 
-    def said(self, rank=0):
+    def output(self, rank=0):
         path = self.folder / f"out-{rank}"
         return path.read_text() if path.is_file() else ""
 
     def wait(self, seconds=240):
-        """Waits for all and returns their exit statuses; those that are late are killed."""
+        """Waits for all and returns their exit statuses; kills those that exceed the time limit."""
         deadline = time.monotonic() + seconds
         try:
             for process in self.all:
                 process.join(max(0.0, deadline - time.monotonic()))
-            return [process.exitcode for process in self.all]  # None for one that hangs
+            return [process.exitcode for process in self.all]  # None if it hangs
         finally:
             for process in self.all:
                 process.kill()
                 process.join()
 
     def wait_for(self, path, seconds=240):
-        """Waits until a file matches."""
+        """Waits until a file matches the pattern."""
         deadline = time.monotonic() + seconds
         while not (found := sorted(self.folder.glob(path))):
-            assert any(process.is_alive() for process in self.all), self.said()
+            assert any(process.is_alive() for process in self.all), self.output()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return found[0]

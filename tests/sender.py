@@ -1,4 +1,4 @@
-"""A callback that sends the own process a signal at one moment of training, once."""
+"""Callbacks that interrupt training: signals, exceptions, killed workers."""
 
 import builtins
 import multiprocessing
@@ -11,7 +11,7 @@ import lightning as L
 
 
 class Send(L.Callback):
-    """Does nothing where the working directory has a file `sent`, which it leaves there itself."""
+    """Sends a signal to its own process once, and creates the file `sent`, which prevents further ones."""
 
     def __init__(self, step: int, where: str = "train", number: int = 15, rank: int = 0) -> None:
         self.step, self.where, self.number, self.rank = step, where, number, rank
@@ -32,7 +32,7 @@ class Send(L.Callback):
 
 
 class Fail(L.Callback):
-    """Raises an exception in a validation, while both loaders have worker processes."""
+    """Raises an exception during validation, while both loaders have worker processes."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -43,7 +43,7 @@ class Fail(L.Callback):
 
 
 class KillWorker(L.Callback):
-    """Kills all loading processes once, after the fourth training step or the first image of `validate`."""
+    """Kills all loader workers once, after the fourth training step or the first image of `validate`."""
 
     def _kill(self):
         if not Path("killed").exists():
@@ -62,7 +62,7 @@ class KillWorker(L.Callback):
 
 
 class FailAlone(L.Callback):
-    """Raises in the first process alone, while the others wait for it in the next step."""
+    """Raises in rank zero only, while the others wait for it in the next step."""
 
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step == 2 and trainer.global_rank == 0:
@@ -70,7 +70,7 @@ class FailAlone(L.Callback):
 
 
 class Stall(L.Callback):
-    """Never ends the second step, as a slow compilation does; a first interrupt is only noted."""
+    """Never ends the second step, like a slow compilation; the first interrupt is only noted."""
 
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step == 2:
@@ -80,7 +80,7 @@ class Stall(L.Callback):
 
 
 class SendFirst(L.Callback):
-    """Sends the signal in the first validation, the one before training included."""
+    """Sends the signal in the first validation, which may be the one before training."""
 
     def __init__(self, number: int) -> None:
         self.number = number

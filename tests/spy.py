@@ -1,4 +1,4 @@
-"""A callback that writes down what each step is shown."""
+"""A callback that records the batches of each step."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import lightning as L
 
 
 class Spy(L.Callback):
-    """One line of `seen.jsonl` for each batch."""
+    """Writes one line of `seen.jsonl` per batch."""
 
     def _note(self, kind, batch):
         with Path("seen.jsonl").open("a") as file:

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares, what the code imports and what the lock file pins agree."""
+"""Declared dependencies, imports and the lock file agree."""
 
 import ast
 import re
@@ -16,12 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = [Requirement(line) for line in PROJECT["dependencies"]]
 OPTIONAL = [Requirement(line) for extra, lines in EXTRAS.items() if extra != "dev" for line in lines]
-# Comes with torch on the systems that it supports, and is imported there only.
+# A dependency of torch on the platforms it supports, imported only there.
 WITH_TORCH = {"triton"}
 
 
 def imported() -> dict[str, set[str]]:
-    """Packages from elsewhere by top-level module, each with the files that import it."""
+    """Returns third-party modules with the files that import them."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "segbench").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -46,8 +46,8 @@ def test_every_import_is_declared():
     assert not undeclared
 
 
-def test_every_declared_package_is_imported_or_has_its_reason():
-    """A dependency that nothing imports is there for another one, and its comment says for which."""
+def test_every_declared_package_is_imported_or_listed_here():
+    """A dependency that nothing imports serves another one, which its comment names."""
     distributions = packages_distributions()
     used = {canonicalize_name(name) for module in imported() for name in distributions.get(module, [module])}
     unused = {canonicalize_name(one.name) for one in REQUIREMENTS} - used
@@ -62,7 +62,7 @@ def test_releases_that_carried_malware_are_excluded(version):
     assert version not in lightning.specifier
 
 
-def test_the_lock_file_pins_every_dependency_by_version_and_hashes():
+def test_lock_file_pins_every_dependency_by_version_and_hashes():
     text = (ROOT / "requirements.lock").read_text()
     pins: dict[str, list[str]] = {}
     for entry in re.split(r"\n(?=\S)", text.strip()):

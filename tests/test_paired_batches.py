@@ -1,4 +1,4 @@
-"""Decoders are compared on the very same batches, whatever the number of workers and of devices."""
+"""All decoders train on the same batches, whatever the number of workers and devices."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ class Record(Callback):
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
-    """Says what to train, in a folder of its own, in which every rank writes down what it is shown."""
+    """Returns a function that builds training commands; every rank records its batches in `seen-RANK`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("recorder.py").write_text(RECORDER)
@@ -91,20 +91,20 @@ def test_decoders_see_the_same_batches_with_any_number_of_workers(arguments):
 
 
 @pytest.mark.slow
-def test_another_run_seed_is_another_order(arguments):
+def test_run_seed_changes_order_unless_the_data_seed_is_given(arguments):
     def batches(run_seed, /, **data):
         main([*arguments("linear", num_workers=0, **data), f"--seed_everything={run_seed}"])
         return seen()
 
     zero, seven = batches(0), batches(7)
-    assert not set(zero) & set(seven)  # augmentation differs even where an image comes again
-    assert batches(7, seed=0) == zero  # what is said wins
+    assert not set(zero) & set(seven)  # augmentation differs even for the same image
+    assert batches(7, seed=0) == zero  # the given data seed wins
     assert batches(0, seed=7) == seven
     assert batches("false") == zero
 
 
-def test_the_run_folder_keeps_the_number(arguments, monkeypatch):
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")  # what Lightning takes for `true`
+def test_run_folder_records_the_seed(arguments, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")  # the seed that Lightning uses for `true`
     main([*arguments("linear"), "--seed_everything=true", "--run_id=one"])
     (run,) = Path("runs").glob("*/one")
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -112,13 +112,13 @@ def test_the_run_folder_keeps_the_number(arguments, monkeypatch):
     before = seen()
     main(
         [*arguments("linear"), "--seed_everything=true", "--run_id=one"]
-    )  # the same command resumes, and is done
+    )  # the same command finds the run finished
     assert not list(Path.cwd().glob("seen-*"))
     main([*arguments("linear"), "--config", str(run / "config.yaml"), "--seed_everything=4"])
-    assert seen() == before  # the order is said there
+    assert seen() == before  # the configuration has the data seed
 
 
-def test_images_are_divided_as_before_whatever_the_seed(tmp_path):
+def test_split_does_not_depend_on_the_seed(tmp_path):
     for seed in (0, 1):
         data = FolderDataModule(tmp_path, classes=["a", "b"], splits={"val": 0.5, "test": 0.25}, seed=seed)
         assert isinstance(data.layout, DrawnSplits)
@@ -126,7 +126,7 @@ def test_images_are_divided_as_before_whatever_the_seed(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_see_together_what_one_sees(arguments):
+def test_two_devices_see_the_batches_of_one(arguments):
     main(arguments("linear", num_workers=1, batch_size=4))
     reference = seen()
     command = [sys.executable, "-m", "segbench", *arguments("linear", num_workers=1, batch_size=2)]

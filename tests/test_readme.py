@@ -1,4 +1,4 @@
-"""What the README shows works as shown."""
+"""Commands, code and links of the README work."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_two_commands_are_the_makefiles():
+def test_two_commands_are_targets_of_the_makefile():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     (first, *_) = blocks("bash")
     assert [line.split()[:2] for line in first.splitlines()] == [["make", "demo"], ["make", "test"]]
@@ -25,7 +25,7 @@ def test_the_two_commands_are_the_makefiles():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_example_decoder_trains(tmp_path, monkeypatch, capsys):
+def test_example_decoder_trains(tmp_path, monkeypatch, capsys):
     (code,) = [block for block in blocks("python") if "class ConvDecoder" in block]
     (tmp_path / "my_file.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -41,20 +41,20 @@ def test_the_example_decoder_trains(tmp_path, monkeypatch, capsys):
         "trainer: {accelerator: cpu, max_steps: 1, val_check_interval: 1, enable_progress_bar: false}\n"
     )
     verb, *options = command.replace("experiments/", f"{ROOT}/experiments/").split()
-    # The overlay goes where a reader would put one: behind the experiment.
+    # The overlay follows the experiment, as in the README.
     main([verb, *options[:2], "--config", str(overlay), *options[2:]])
     assert list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt"))
     sys.modules.pop("my_file", None)
 
 
 def option_table() -> list[str]:
-    section = README.split("\n## Train, score, label\n")[1].split("\n## ")[0]
+    section = README.split("\n## Train, score, segment\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| [^|]+ \| (.+) \|$", section, flags=re.MULTILINE)
     return [option for cell in cells for option in re.findall(r"`(--[^`]+)`", cell)]
 
 
 @pytest.mark.parametrize("option", option_table())
-def test_options_of_the_table_are_understood(option, capsys):
+def test_option_of_the_table_parses(option, capsys):
     if "MyDecoder" in option:
         option = option.replace("my_package.MyDecoder", "segbench.decoders.linear.LinearDecoder")
     configs = ["--config", str(ROOT / "experiments" / "linear.yaml")]
@@ -65,11 +65,11 @@ def test_options_of_the_table_are_understood(option, capsys):
     assert "class_path: segbench.tasks." in capsys.readouterr().out
 
 
-def test_the_table_was_found():
+def test_table_of_options_is_found():
     assert len(option_table()) >= 7
 
 
-def test_files_and_sections_that_the_readme_names_exist():
+def test_linked_files_and_sections_exist():
     titles = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
     sections = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
     for path in re.findall(r"\]\(((?!http)[^)]+)\)|`((?:segbench|experiments)/[\w/.]+)`", README):

@@ -1,4 +1,4 @@
-"""Every experiment, and the first trial of every sweep, for two steps on the twin of its own dataset."""
+"""Every experiment and the first trial of every sweep train for two steps on the twin of their dataset."""
 
 import json
 import shutil
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(autouse=True)
 def _beside_the_experiments(tmp_path, monkeypatch):
-    """A folder of the test's own, in which `experiments/NAME.yaml` is there."""
+    """Change into a temporary folder with a link to the experiments."""
     monkeypatch.chdir(tmp_path)
     Path("experiments").symlink_to(EXPERIMENTS)
 
 
 def fit(config, twins, *args):
-    """Trains what `args` say, which the parser resolved to `config`, and returns the run's folder."""
+    """Trains with `args`, which resolve to `config`, and returns the run folder."""
     Path("small.yaml").write_text(two_steps(config, twins(config["data"]["class_path"])))
     main(["fit", *args, "--config", "small.yaml", "--logger", "csv", "--runs_dir", "trained"])
     (run,) = Path("trained").glob("*/*")
@@ -59,7 +59,7 @@ def test_first_trial_of_sweep(file, twins):
 
 
 def score(args, point, twins):
-    """Tests the checkpoint that another sweep would have left."""
+    """Tests a checkpoint in place of one of another sweep."""
     experiment = EXPERIMENTS / "meanshift.yaml"
     run = fit(yaml.safe_load(experiment.read_text()), twins, "--config", str(experiment))
     checkpoint = Path(point["checkpoint"])
@@ -71,6 +71,6 @@ def score(args, point, twins):
     assert 0 <= json.loads(card.read_text())["scores"]["test"]["miou"] <= 1
 
 
-def test_nothing_is_left_out():
+def test_all_experiments_and_sweeps_are_found():
     assert len(FILES) >= 8
     assert len(SWEEPS) >= 7

@@ -1,4 +1,4 @@
-"""Every experiment trains and validates on the synthetic twin of every dataset, by the dataset's overlay."""
+"""Every decoder trains and validates on the synthetic twin of every dataset, with its overlay."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from segbench.__main__ import main
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 OVERLAYS = sorted(path.stem for path in (EXPERIMENTS / "data").glob("*.yaml"))
 DECODERS = ["linear", "mask", "meanshift", "patch_unet", "attention_unet_vit"]
-# Every dataset once and every decoder once; the others take as long again for each.
+# Every dataset and every decoder at least once; other combinations are slow tests.
 FAST = {(DECODERS[i % len(DECODERS)], overlay) for i, overlay in enumerate(OVERLAYS)}
 
 PAIRS = [
@@ -23,7 +23,7 @@ PAIRS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "overlay"), PAIRS)
-def test_trains_and_validates_on_the_twin(decoder, overlay, twins, tmp_path, monkeypatch):
+def test_decoder_trains_and_validates_on_the_twin(decoder, overlay, twins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = yaml.safe_load((EXPERIMENTS / f"{decoder}.yaml").read_text())
     Path("small.yaml").write_text(two_steps(experiment, twins(overlay)))
@@ -36,7 +36,7 @@ def test_trains_and_validates_on_the_twin(decoder, overlay, twins, tmp_path, mon
     assert list((run / "panels").glob("val-step000002-*.png"))
 
 
-def test_the_fast_ones_have_every_decoder_and_every_dataset():
+def test_fast_combinations_cover_every_decoder_and_dataset():
     assert {decoder for decoder, _ in FAST} == set(DECODERS)
     assert {overlay for _, overlay in FAST} == set(OVERLAYS)
     assert len(OVERLAYS) >= 7

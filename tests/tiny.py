@@ -1,4 +1,4 @@
-"""The smallest training of the command line: an overlay that makes any experiment a matter of a second."""
+"""The smallest training by the command line: an overlay that reduces any experiment to about a second."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ QUIET = {
     "enable_model_summary": False,
 }
 
-# What makes an experiment's own encoder small, by its class.
+# init_args that make the encoder of an experiment small, by class.
 ENCODERS = {
     "TimmViT": {"pretrained": False, "depths": [0]},  # one block
     "ConvEncoder": {"base_features": 2},
@@ -35,13 +35,13 @@ ENCODERS = {
 
 
 def vit(**changes: Any) -> dict[str, Any]:
-    """One block with random weights, in place of an experiment's ViT."""
+    """Returns a ViT of one block with random weights, to replace that of an experiment."""
     args = {"model_name": "vit_tiny_patch16_384", "pretrained": False, "depths": [0], "drop_path_rate": 0.0}
     return {"init_args": args | changes}
 
 
 def overlay(data: dict[str, Any], model: dict[str, Any], **trainer: Any) -> str:
-    """Writes YAML for drawn scenes; `data` and `model` are init_args."""
+    """Returns YAML for synthetic scenes; `data` and `model` are init_args."""
     return yaml.safe_dump(
         {
             "data": {
@@ -55,9 +55,9 @@ def overlay(data: dict[str, Any], model: dict[str, Any], **trainer: Any) -> str:
 
 
 def two_steps(config: Mapping[str, Any], data: dict[str, Any]) -> str:
-    """Writes YAML that leaves an experiment its task, parts and dataset, for two steps and a validation.
+    """Returns YAML that keeps task, components and dataset of an experiment, for two steps and a validation.
 
-    `config` is the experiment's, `data` the init_args by which its dataset finds a twin.
+    `config` is the configuration of the experiment, `data` has init_args by which its dataset finds a twin.
     """
     encoder = config["model"]["init_args"]["encoder"]["class_path"].rpartition(".")[2]
     small = {"encoder": {"init_args": ENCODERS[encoder]}, "schedule": {"init_args": {"warmup_steps": 0}}}
@@ -73,7 +73,7 @@ def two_steps(config: Mapping[str, Any], data: dict[str, Any]) -> str:
 
 
 def training(folder: Path, text: str) -> list[str]:
-    """Writes an overlay into the working directory, and returns the command of a training with it, `mine`."""
+    """Writes an overlay into the working directory, and returns the command that trains `mine` with it."""
     (folder / "tiny.yaml").write_text(text)
     options = ["--config", "tiny.yaml", "--panels.num_images", "0", "--run_id", "mine"]
     return ["fit", "--config", str(EXPERIMENTS / "linear.yaml"), *options]

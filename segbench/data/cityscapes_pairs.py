@@ -18,8 +18,7 @@ from segbench.data.io.files import read_image, read_mask, write_image
 from segbench.data.io.listing import list_files
 from segbench.data.spec import Layout, Pair, Split
 from segbench.data.transforms import Transform
-from segbench.utils.cache import cache_folder
-from segbench.utils.files import atomic_write
+from segbench.utils.files import atomic_write, cache_folder
 from segbench.visualization.pictures import write_png
 
 _VERSION = 1  # counts up when labels are found otherwise, so that old caches are not taken for new ones

@@ -1,8 +1,6 @@
 """A data module of drawn scenes, and the synthetic twin of any dataset."""
 
-import hashlib
 import inspect
-import json
 import pkgutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,8 +16,8 @@ from segbench.data.folder_layout import FolderLayout
 from segbench.data.scene import class_names, generate_scene, scene_palette
 from segbench.data.spec import DatasetSpec, Layout
 from segbench.data.transforms import Transform
-from segbench.utils.cache import cache_folder
-from segbench.utils.files import naming, scratch
+from segbench.utils.files import cache_folder, naming, scratch
+from segbench.utils.fingerprint import json_hash
 
 _LARGEST = 8192  # pixels of a side; scenes are generated in memory
 _VERSION = 1  # counts up when scenes change, so that old caches are not taken for new ones
@@ -203,8 +201,8 @@ class SyntheticDataModule(SegmentationDataModule):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         ignore_index = 255 if num_classes <= 255 else 65535
         self.spec = DatasetSpec(tuple(class_names(num_classes)), scene_palette(num_classes), ignore_index)
-        recipe = json.dumps([_VERSION, num_classes, self.image_size, sorted(self.num_images.items())])
-        name = f"synthetic-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        fields = [_VERSION, num_classes, self.image_size, sorted(self.num_images.items())]
+        name = f"synthetic-{json_hash(fields, 12)}"
         super().__init__(
             cache_folder(cache_dir) / name,
             img_size=img_size,

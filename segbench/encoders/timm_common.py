@@ -8,7 +8,7 @@ from timm.models import get_arch_pretrained_cfgs, group_parameters
 from torch import Tensor
 
 from segbench.encoders.base import DepthGroup
-from segbench.parsing.names import near
+from segbench.parsing.names import close_matches
 
 Color = tuple[float, float, float]
 
@@ -26,11 +26,11 @@ def check_name(model_name: str, family: str) -> None:
     architecture, _, tag = model_name.partition(".")
     if not timm.is_model(architecture):
         names = timm.list_models(family)
-        close = near(architecture, names, 5) or names[:5]
+        close = close_matches(architecture, names, 5) or names[:5]
         raise ValueError(f"model_name: timm has no model '{model_name}'; near it: {', '.join(close)}")
     tags = [name.partition(".")[2] for name in get_arch_pretrained_cfgs(architecture)]
     if tag and tag not in tags:
-        known = [f"{architecture}.{one}" for one in near(tag, tags, 1) + tags if one]
+        known = [f"{architecture}.{one}" for one in close_matches(tag, tags, 1) + tags if one]
         there = (
             f"there are {', '.join(dict.fromkeys(known))}" if known else f"it has none: write {architecture}"
         )

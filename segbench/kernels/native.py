@@ -8,7 +8,6 @@ not compute with several threads, which workers of a DataLoader do not.
 """
 
 import ctypes
-import hashlib
 import logging
 import os
 import platform
@@ -28,11 +27,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segbench.utils.cache import cache_folder
-from segbench.utils.files import scratch
+from segbench.utils.files import cache_folder, scratch
+from segbench.utils.fingerprint import short_hash
 from segbench.utils.lock import FolderLock
 from segbench.utils.printable import escape_controls
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 _SOURCES = sorted(Path(__file__).parent.glob("*/*.c"))
 # What vectorising sums needs of -ffast-math; infinities and nan keep their meaning.
@@ -60,10 +59,8 @@ def library() -> ctypes.CDLL:
         raise ValueError("native kernels need a C compiler: install gcc or clang, or name one by CC")
     flags = (*_FLAGS, "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
     command = [*compilers[0], *flags]
-    key = hashlib.sha256("\0".join([*command, _processor_features()]).encode())
-    for source in _SOURCES:
-        key.update(source.read_bytes())
-    name = key.hexdigest()[:32]
+    key = "\0".join([*command, _processor_features()]).encode()
+    name = short_hash(key + b"".join(source.read_bytes() for source in _SOURCES))
     with _folder() as folder:
         path = _whole(folder, name) or _compile(command, folder, name)
         try:
@@ -83,12 +80,12 @@ def _folder() -> Iterator[Path]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"the native kernels cannot be written, {error}; {_ELSEWHERE}") from None
-    reason = why_open(folder)
+    reason = why_insecure(folder)
     if reason is None:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="segbench-") as own:  # a loaded library outlives its file
-        if (still := why_open(Path(own))) is not None:
+        if (still := why_insecure(Path(own))) is not None:
             raise ValueError(f"no folder is safe to load compiled kernels from: {still}; {_ELSEWHERE}")
         logging.getLogger(__name__).warning(
             "%s, so compiled kernels there might be anybody's: they are compiled for this process alone, which"
@@ -167,12 +164,12 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 (th
 
 def _named(name: str, path: Path) -> str:
     """Names a library after its content as well: half a file, as a power failure leaves, would crash Python."""
-    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+    return f"{name}-{short_hash(path.read_bytes(), 16)}.so"
 
 
 def _whole(folder: Path, name: str) -> Path | None:
     """Finds a library that is complete, and that nobody else could have written."""
-    found = (path for path in folder.glob(f"{name}-*.so") if why_open(path) is None)
+    found = (path for path in folder.glob(f"{name}-*.so") if why_insecure(path) is None)
     return next((path for path in found if path.name == _named(name, path)), None)
 
 

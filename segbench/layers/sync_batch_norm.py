@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as collectives
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segbench.utils.distributed import num_processes, packed, unpacked
+from segbench.utils.distributed import num_processes, pack, unpack
 
 _AFTER = ("drop", "act")  # what timm's BatchNormAct2d does after it has normalised
 
@@ -52,7 +52,7 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     def _sums(self, *shares: Tensor) -> tuple[Tensor, ...]:
         """Adds over processes. Each sum acts on the outputs of all, so that gradients add up as well."""
-        return unpacked(collectives.all_reduce(packed(shares)), shares)  # type: ignore[no-untyped-call]
+        return unpack(collectives.all_reduce(pack(shares)), shares)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""Command lines and configurations, and what is said where they are wrong."""
+"""Parsing of command lines and configurations, with one-line messages for mistakes."""

@@ -1,4 +1,4 @@
-"""What a command line holds before it is parsed: configurations, and YAML in braces."""
+"""Checks before parsing: configuration files on the command line, and YAML in braces."""
 
 import re
 from collections.abc import Sequence
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import yaml
 
-from segbench.parsing.names import near
+from segbench.parsing.names import close_matches
 from segbench.utils.yaml_files import check_yaml, read_text
 
 
 def check_words(words: list[str], configured: bool = True) -> dict[str, str]:
-    """Reads the configurations of a command line, and the braces on it.
+    """Reads the configuration files of a command line, and checks YAML values in braces.
 
     Args:
         words: The command line.
-        configured: Whether what `--config` names is a configuration.
+        configured: Whether `--config` gives a configuration of segbench.
 
     Returns:
-        Texts of files by the path that was given.
+        Contents of the files by their paths as given.
 
     Raises:
-        ValueError: If YAML is broken; names the file and line, or the option.
+        ValueError: If YAML is invalid. The message has the file and line, or the option.
     """
     texts: dict[str, str] = {}
     for index, word in enumerate(words):
@@ -43,9 +43,7 @@ def check_words(words: list[str], configured: bool = True) -> dict[str, str]:
             and value != value.encode(errors="ignore").decode()
         ):
             shown = value.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            raise ValueError(
-                f"{option}: {shown} is not UTF-8, and no configuration can name it: rename the folder"
-            )
+            raise ValueError(f"{option}: {shown} is not UTF-8, as configurations require: rename the folder")
         if configured and option in {"--config", "-c"} and value and "\n" not in value and value[:1] != "{":
             texts[value] = _read_config(value)
         elif value[:1] in {"{", "["}:
@@ -57,10 +55,11 @@ def _read_config(value: str) -> str:
     path = Path(value)
     if not path.exists():
         folder = path.parent if path.parent.is_dir() else Path()
-        there = [file.name for file in folder.glob("*.y*ml")]
-        hint = [name for name in there if Path(name).stem in near(path.stem, [Path(one).stem for one in there])]
-        known = f"; did you mean {' or '.join(str(path.parent / name) for name in hint)}?" if hint else ""
-        raise ValueError(f"--config: file not found: {value}{known}")
+        files = [file.name for file in folder.glob("*.y*ml")]
+        stems = close_matches(path.stem, [Path(name).stem for name in files])
+        names = [name for name in files if Path(name).stem in stems]
+        hint = f"; did you mean {' or '.join(str(path.parent / name) for name in names)}?" if names else ""
+        raise ValueError(f"--config: file not found: {value}{hint}")
     text = read_text(path)
     check_yaml(text, value)
     root = yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -68,21 +67,23 @@ def _read_config(value: str) -> str:
         kind = (
             "is empty"
             if root is None
-            else f"holds {'a list' if isinstance(root, yaml.SequenceNode) else 'text'} only"
+            else f"contains {'a list' if isinstance(root, yaml.SequenceNode) else 'text'} only"
         )
         raise ValueError(f"{value} {kind}; a configuration has keys, such as model, data and trainer")
     return text
 
 
 def _check_value(option: str, value: str, following: Sequence[str]) -> None:
-    """Refuses broken YAML on the command line, where a shell has often taken it apart."""
+    """Refuses invalid YAML on the command line, often split by the shell."""
     try:
         check_yaml(value, option)
     except ValueError as error:
         close = {"{": "}", "[": "]"}[value[0]]
         rest = next((index for index, word in enumerate(following) if word.endswith(close)), None)
         if value.endswith(close) or rest is None:
-            told = str(error).replace(", line 1: ", f" {value}: ", 1).replace(", first in line 1", "")
-            raise ValueError(told) from None
+            message = str(error).replace(", line 1: ", f" {value}: ", 1).replace(", first in line 1", "")
+            raise ValueError(message) from None
         whole = " ".join([value, *following[: rest + 1]])
-        raise ValueError(f"{option}: the shell splits values at spaces; quote it: {option} '{whole}'") from None
+        raise ValueError(
+            f"{option}: the shell splits values at spaces; quote them: {option} '{whole}'"
+        ) from None

@@ -1,4 +1,4 @@
-"""Type hints in words: what an option accepts, with an example, in place of Python's own spelling."""
+"""Type hints in words: the values that an option accepts, with an example."""
 
 import inspect
 import json
@@ -9,7 +9,7 @@ from pathlib import PurePath
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from segbench.parsing.names import class_names, near
+from segbench.parsing.names import class_names, close_matches
 
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _WORDS = {
@@ -21,7 +21,7 @@ _WORDS = {
 }
 _EXAMPLES = {int: "1", float: "0.5", bool: "true", str: "NAME"}
 _QUOTED = {True: "'off'", False: "'1'"}
-# What other tools call a value of `--trainer.precision`.
+# Names of other tools for values of `--trainer.precision`.
 _ALIASES = {
     "fp16": "16-mixed",
     "float16": "16-mixed",
@@ -37,34 +37,36 @@ _ALIASES = {
 
 
 def expected(hint: Any, value: Any = None) -> str:
-    """Says what a type accepts.
+    """Describes the values that a type accepts.
 
     Args:
         hint: As in a signature.
-        value: What was given, to be shown in the example where it belongs there.
+        value: The refused value, used in the example where it fits.
 
     Returns:
-        To follow "give".
+        Text to follow "give".
     """
     parts = alternatives(hint)
-    if {int, float} & {*parts}:  # of a learning rate that may be a tensor, say, numbers are what YAML can give
-        parts = [part for part in parts if part in _WORDS or not contracts(part)]
+    if {int, float} & {
+        *parts
+    }:  # YAML can give numbers only, for example for a learning rate that may be a tensor
+        parts = [part for part in parts if part in _WORDS or not base_classes(part)]
     literals = [f"{value}" for part in parts if get_origin(part) is Literal for value in get_args(part)]
-    told = [_one(part, value) for part in parts if get_origin(part) is not Literal and part is not NoneType]
+    texts = [_one(part, value) for part in parts if get_origin(part) is not Literal and part is not NoneType]
     if literals:
-        told.insert(0, f"one of {', '.join(dict.fromkeys(literals))}")
+        texts.insert(0, f"one of {', '.join(dict.fromkeys(literals))}")
     if NoneType in parts:
-        told.append("null")
-    return " or ".join(dict.fromkeys(told))
+        texts.append("null")
+    return " or ".join(dict.fromkeys(texts))
 
 
 def refusal(hint: Any, value: Any, known: bool) -> str:
-    """Says what was wrong with a value and how to write it.
+    """Explains why a value was refused and how to write it.
 
     Args:
-        hint: Its type.
+        hint: Type of the option.
         value: As YAML reads it, or as typed.
-        known: Whether `value` is what was given; else it is not shown.
+        known: Whether `value` is the refused value; otherwise it is not shown.
 
     Returns:
         One line without the name of the option.
@@ -73,22 +75,22 @@ def refusal(hint: Any, value: Any, known: bool) -> str:
     text = f"give {expected(hint, value if known else None)}"
     if not known:
         return text
-    text = f"{text}; got {_spelled(value)}"
+    text = f"{text}; got {_format(value)}"
     if value in (None, "null", "None") and NoneType not in parts:
         return text
-    if _takes_text(parts) and (told := _unquoted(value)):
-        return f"{text}: {told}"
+    if _takes_text(parts) and (advice := _unquoted(value)):
+        return f"{text}: {advice}"
     choices = [f"{choice}" for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     alias = _ALIASES.get(str(value).lower())
-    if close := ([alias] if alias in choices else near(str(value), choices)):
+    if close := ([alias] if alias in choices else close_matches(str(value), choices)):
         return f"{text}; did you mean {' or '.join(close)}?"
     if int in parts and (whole := _whole(value)) is not None:
         return f"{text}; write {whole}"
     return text
 
 
-def contracts(hint: Any) -> tuple[type, ...]:
-    """Lists the classes whose subclasses an option takes, in lists and as factories as well.
+def base_classes(hint: Any) -> tuple[type, ...]:
+    """Returns the classes whose subclasses an option accepts, also in lists and from factories.
 
     Args:
         hint: As in a signature.
@@ -97,16 +99,16 @@ def contracts(hint: Any) -> tuple[type, ...]:
     for part in alternatives(hint):
         origin, args = get_origin(part), get_args(part)
         if origin is Callable and len(args) == 2:
-            found += contracts(args[1])
+            found += base_classes(args[1])
         elif origin in (list, tuple, set, Sequence, Iterable, Collection, dict, Mapping):
-            found += [cls for arg in args for cls in contracts(arg)]
+            found += [cls for arg in args for cls in base_classes(arg)]
         elif inspect.isclass(part) and not _is_plain(part):
             found.append(part)
     return tuple(found)
 
 
 def alternatives(hint: Any) -> list[Any]:
-    """Takes a union apart.
+    """Returns the members of a union; other types alone.
 
     Args:
         hint: As in a signature.
@@ -135,7 +137,7 @@ def _one(hint: Any, value: Any) -> str:
         item = args[0] if args else Any
         return f"a list of {_plural(item)}, as in '[{_example(item)}]'"
     if origin is Callable or (inspect.isclass(hint) and not _is_plain(hint)):
-        kinds = contracts(hint)
+        kinds = base_classes(hint)
         names = [name for name, cls in class_names(kinds).items() if cls.__module__.startswith("segbench.")]
         such = f", such as {', '.join(sorted(names)[:4])}" if names else ""
         kind = " or ".join(cls.__name__ for cls in kinds)
@@ -149,7 +151,7 @@ def _one(hint: Any, value: Any) -> str:
 
 def _plural(hint: Any) -> str:
     kinds = [_WORDS[part][1] if part in _WORDS else "values" for part in alternatives(hint)]
-    if names := contracts(hint):
+    if names := base_classes(hint):
         return f"{' or '.join(cls.__name__ for cls in names)} classes"
     return " or ".join(dict.fromkeys(kinds))
 
@@ -161,21 +163,21 @@ def _example(hint: Any) -> str:
         return str(args[0])
     if origin in (list, tuple, Sequence) and args:
         return f"[{', '.join(_example(arg) for arg in args if arg is not Ellipsis)}]"
-    if contracts(part):
+    if base_classes(part):
         return "{class_path: NAME}"
     return _EXAMPLES.get(part, "VALUE")
 
 
 def not_text_keys(hint: Any, value: Mapping[Any, Any]) -> str:
-    """Says how to write the keys of a mapping that YAML did not read as text; empty if all are.
+    """Explains how to write keys of a mapping that YAML does not read as text; empty if it reads all as text.
 
     Args:
-        hint: Its type.
+        hint: Type of the option.
         value: As YAML reads it.
     """
     keys = {get_args(part)[0] for part in alternatives(hint) if get_origin(part) in (dict, Mapping)}
     wrong = [key for key in value if not isinstance(key, str)]
-    return f"the key {_spelled(wrong[0])}: {_unquoted(wrong)}" if wrong and keys == {str} else ""
+    return f"the key {_format(wrong[0])}: {_unquoted(wrong)}" if wrong and keys == {str} else ""
 
 
 def _takes_text(parts: Sequence[Any]) -> bool:
@@ -184,7 +186,7 @@ def _takes_text(parts: Sequence[Any]) -> bool:
 
 
 def _unquoted(value: Any) -> str:
-    """Says of names that YAML takes for something else how to write them."""
+    """Explains how to write names that YAML reads as other values."""
     items = value if isinstance(value, (list, tuple)) else [value]
     wrong = [item for item in items if not isinstance(item, (str, list, tuple, dict))]
     if not wrong:
@@ -193,8 +195,8 @@ def _unquoted(value: Any) -> str:
     return f"YAML reads off, no, 1 and null as values, not as text; quote it, as in {quoted}"
 
 
-def _spelled(value: Any) -> str:
-    """Writes a value as YAML would."""
+def _format(value: Any) -> str:
+    """Formats a value as in YAML."""
     shown = str(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     shown = shown.replace('"', "'")
     return shown if len(shown) <= 60 else f"{shown[:57]}…"

@@ -1,4 +1,4 @@
-"""Near names: of options, of classes, and of what other tools call an option."""
+"""Suggestions for misspelled options and classes, and for the option names of other tools."""
 
 import difflib
 import inspect
@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
-# Packages whose classes YAML may name.
+# Packages whose classes YAML can refer to by name.
 COMPONENT_PACKAGES = ("tasks", "encoders", "necks", "decoders", "losses", "optim", "postprocess", "data")
 _SHOWN = 12  # names in a message
 
-# What other tools call our options, by their last part.
-_ELSEWHERE = {
+# Our options by their names in other tools.
+_FOREIGN = {
     "lr": "--model.init_args.optimizer.init_args.lr",
     "learning_rate": "--model.init_args.optimizer.init_args.lr",
     "weight_decay": "--model.init_args.optimizer.init_args.weight_decay",
@@ -72,75 +72,76 @@ _ELSEWHERE = {
 }
 
 
-def near(word: str, names: Iterable[str], most: int = 3) -> list[str]:
-    """Finds what a word was probably meant to be.
+def close_matches(word: str, names: Iterable[str], most: int = 3) -> list[str]:
+    """Returns the names that a misspelled word probably means.
 
     Args:
-        word: As it was written.
-        names: What there is.
-        most: How many at most.
+        word: The word.
+        names: Valid names.
+        most: Largest number of names to return.
 
     Returns:
-        The nearest first: names that differ in case and punctuation alone, or that contain the word, before
-        names with other letters.
+        The closest first: names that differ only in case and punctuation, or that contain the word, before
+            names
+        with other letters.
     """
-    plain = {name: _plain(name) for name in names}
-    wanted = _plain(word)
-    if same := [name for name, spelled in plain.items() if spelled == wanted]:
+    plain = {name: _normalize(name) for name in names}
+    target = _normalize(word)
+    if same := [name for name, spelled in plain.items() if spelled == target]:
         return same[:most]
-    if len(wanted) >= 3:
-        begun = [name for name, spelled in plain.items() if spelled.startswith(wanted)]
-        if inside := begun or [name for name, spelled in plain.items() if wanted in spelled]:
+    if len(target) >= 3:
+        prefix = [name for name, spelled in plain.items() if spelled.startswith(target)]
+        if inside := prefix or [name for name, spelled in plain.items() if target in spelled]:
             return sorted(inside, key=len)[:most]
-    close = difflib.get_close_matches(wanted, list(plain.values()), n=most, cutoff=0.65)
+    close = difflib.get_close_matches(target, list(plain.values()), n=most, cutoff=0.65)
     return list(dict.fromkeys(next(name for name in plain if plain[name] == one) for one in close))[:most]
 
 
 def did_you_mean(word: str, names: Collection[str], what: str) -> str:
-    """Writes the near names of a word, or else all there are.
+    """Suggests the names closest to a word, or else lists all.
 
     Args:
-        word: As it was written.
-        names: What there is.
-        what: What they are, in the plural.
+        word: The misspelled word.
+        names: Valid names.
+        what: Noun for the names, in the plural.
 
     Returns:
         The second half of a message.
     """
-    if close := near(word, names):
+    if close := close_matches(word, names):
         return f"did you mean {' or '.join(close)}?"
     if not names:
-        return f"there are no {what} here"
+        return f"no {what} are known here"
     shown = sorted(names)
     return f"{what} are {', '.join(shown[:_SHOWN])}{', …' if len(shown) > _SHOWN else ''}"
 
 
 def option_hint(option: str, options: Collection[str]) -> str:
-    """Finds the option that a wrong one was meant to be.
+    """Suggests the option that an unknown one probably means.
 
     Args:
         option: Dotted, without `--`.
-        options: Dotted names of all that there are.
+        options: Dotted names of all options.
 
     Returns:
-        The second half of a message; empty if nothing is near.
+        The second half of a message; empty if no option is similar.
     """
     option = option.replace("-", "_")
-    begun, _, leaf = option.rpartition(".")
-    there = [name for name in options if begun and name.rpartition(".")[0] == begun]
-    if close := near(leaf, [name.rpartition(".")[2] for name in there], 2):
-        return f"did you mean {' or '.join(f'--{begun}.{name}' for name in close)}?"
-    if elsewhere := _elsewhere(leaf, options):
-        return f"did you mean {elsewhere}?"
+    prefix, _, leaf = option.rpartition(".")
+    siblings = [name for name in options if prefix and name.rpartition(".")[0] == prefix]
+    if close := close_matches(leaf, [name.rpartition(".")[2] for name in siblings], 2):
+        return f"did you mean {' or '.join(f'--{prefix}.{name}' for name in close)}?"
+    if foreign := _foreign(leaf, options):
+        return f"did you mean {foreign}?"
     by_leaf = [name for name in options if name.rpartition(".")[2] == leaf]
-    close = by_leaf or near(option, options, 2)
+    close = by_leaf or close_matches(option, options, 2)
     return f"did you mean {' or '.join(f'--{name}' for name in close[:3])}?" if close else ""
 
 
-def _elsewhere(leaf: str, options: Collection[str]) -> str:
-    """Finds our name of another tool's option, as far as it lies below what there is."""
+def _foreign(leaf: str, options: Collection[str]) -> str:
+    """Returns our name of another tool's option, starting at a level of the given options; empty if unknown."""
     tops = {name.partition(".")[0] for name in options}
-    parts = _ELSEWHERE.get(leaf, "").lstrip("-").split(".")
+    parts = _FOREIGN.get(leaf, "").lstrip("-").split(".")
     for begin in range(len(parts)):
         if parts[begin].split(" ")[0] in tops:
             return f"--{'.'.join(parts[begin:])}"
@@ -148,27 +149,27 @@ def _elsewhere(leaf: str, options: Collection[str]) -> str:
 
 
 def import_components() -> None:
-    """Imports every task, part and dataset of this package, so that their names are known without a module."""
-    for room in COMPONENT_PACKAGES:
-        package = import_module(f"segbench.{room}")
+    """Imports all tasks, components and datasets, so that YAML can name their classes without the module."""
+    for name in COMPONENT_PACKAGES:
+        package = import_module(f"segbench.{name}")
         for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             import_module(file.name)
 
 
 def class_names(kinds: Sequence[type]) -> dict[str, type]:
-    """Lists the classes that can be built where one of some kinds is asked for.
+    """Returns the concrete subclasses of some base classes that have been imported.
 
     Args:
-        kinds: Contracts.
+        kinds: Base classes, which are not included.
 
     Returns:
-        By name; of two with one name the first that was defined.
+        By name; of two classes with the same name the one defined first.
     """
     found: dict[str, type] = {}
-    waiting = list(kinds)
-    while waiting:
-        cls = waiting.pop(0)
-        waiting += cls.__subclasses__()
+    queue = list(kinds)
+    while queue:
+        cls = queue.pop(0)
+        queue += cls.__subclasses__()
         public = not cls.__name__.startswith("_") and "<locals>" not in cls.__qualname__
         if public and not inspect.isabstract(cls) and cls not in kinds:
             found.setdefault(cls.__name__, cls)
@@ -176,22 +177,22 @@ def class_names(kinds: Sequence[type]) -> dict[str, type]:
 
 
 def init_options(cls: type) -> list[str]:
-    """Names what can be set of a class, that which it hands on to its bases included.
+    """Returns the names of the options of a class, including those it passes on to its bases.
 
     Args:
-        cls: Any.
+        cls: Any class.
     """
     return list(init_defaults(cls))
 
 
 def init_defaults(cls: type) -> dict[str, Any]:
-    """Finds what can be set of a class, as `init_options` does, and to what it is set where nothing is said.
+    """Returns the options of a class, including those it passes on to its bases, with their defaults.
 
     Args:
-        cls: Any.
+        cls: Any class.
 
     Returns:
-        By name; `inspect.Parameter.empty` where a value must be given.
+        Defaults by name; `inspect.Parameter.empty` for required options.
     """
     found: dict[str, Any] = {}
     for base in cls.__mro__:
@@ -206,5 +207,5 @@ def init_defaults(cls: type) -> dict[str, Any]:
     return found
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")

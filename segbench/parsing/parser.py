@@ -1,9 +1,9 @@
-"""The parser of every verb: jsonargparse's, with one telling line where it reports a tree of alternatives.
+"""Parser of all commands: that of jsonargparse, with one informative line instead of a tree of alternatives.
 
 jsonargparse builds a parser of the same class for the options of each class that YAML names, and reports an
-error as text, which every level wraps into more text. Here each level writes down its key and the reason as a
-`Problem`, which the levels above carry through unread. The outermost says the whole path, the reason, and the
-file and line that hold the value.
+error as text that every level wraps into more text. Here each level encodes its key and the reason as a
+`Problem`, which the levels above pass on unchanged. The outermost reports the full path, the reason, and the
+file and line of the value.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 )
 
 from segbench.parsing.command_line import check_words
-from segbench.parsing.expected import alternatives, contracts, not_text_keys, refusal
+from segbench.parsing.expected import alternatives, base_classes, not_text_keys, refusal
 from segbench.parsing.names import class_names, did_you_mean, init_options, option_hint
-from segbench.parsing.reasons import last, reason
+from segbench.parsing.reasons import reason, single_line
 from segbench.utils.yaml_files import line_of
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -34,21 +34,21 @@ _SEALED = re.compile("\x02([0-9a-f]+)\x03")
 _UNKNOWN = re.compile(
     r"(?:Group '(\S+?)' does not accept|Subcommand '\S+' does not accept|^).*?[Oo]ption '(\S+?)'"
 )
-_VERB = re.compile(r"^(fit|validate|test|predict)\.")
+_COMMAND = re.compile(r"^(fit|validate|test|predict)\.")
 _REQUIRED = re.compile(r"the following arguments are required: (.*)")
 _CHOICE = re.compile(r"argument ([^:]*): invalid choice: '(.*?)' \(choose from (.*)\)")
 _NO_VALUE = re.compile(r"argument (\S+): expected (?:one|at least one) argument")
-_within: ContextVar[bool] = ContextVar("_within", default=False)  # the outermost parser's parse_args
-_final: ContextVar[bool] = ContextVar("_final", default=False)  # the last check of the whole configuration
+_within: ContextVar[bool] = ContextVar("_within", default=False)  # inside parse_args of the outermost parser
+_final: ContextVar[bool] = ContextVar("_final", default=False)  # final validation of the whole configuration
 
 
 class Problem(NamedTuple):
-    """What is wrong.
+    """A refused option.
 
     Attributes:
         keys: Path of the option, outermost first.
-        reason: In words.
-        file: The file that was being read, if it is known.
+        reason: Why it was refused.
+        file: The file that was being read, if known.
     """
 
     keys: tuple[str, ...]
@@ -57,19 +57,19 @@ class Problem(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Dotted, as in YAML and on the command line."""
+        """Dotted path of the option, as on the command line."""
         return ".".join(self.keys)
 
     def seal(self) -> str:
-        """Writes it so that text around it cannot change it."""
+        """Encodes the problem so that it can be extracted from surrounding text."""
         return f"\x02{json.dumps(self).encode().hex()}\x03"
 
 
 def unseal(message: str) -> Problem | None:
-    """Finds the problem in a message; of several alternatives that which was understood furthest.
+    """Extracts the problem from a message; of several alternatives, the one with the longest path.
 
     Args:
-        message: With problems somewhere in it, or without.
+        message: Text that may contain encoded problems.
     """
     found = [json.loads(bytes.fromhex(sealed)) for sealed in _SEALED.findall(message)]
     problems = [Problem(tuple(keys), reason, file) for keys, reason, file in found]
@@ -77,27 +77,27 @@ def unseal(message: str) -> Problem | None:
 
 
 class ExplainedParser(ArgumentParser):
-    """A parser whose errors are one line: the option's full path, what it takes, the file and the line.
+    """A parser whose errors are one line: full path of the option, accepted values, file and line.
 
-    Abbreviated options are refused: what an abbreviation means would change with every new option.
+    Abbreviated options are refused, since each new option could change the meaning of an abbreviation. Errors
+    are raised and do not exit the process.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As the base class; without abbreviations, and without exiting the process."""
         super().__init__(*args, **{"allow_abbrev": False, "exit_on_error": False} | kwargs)
-        self.files: dict[str, str] = {}  # texts, by their paths, of files that are handed on in parts
+        self.files: dict[str, str] = {}  # contents, by path, of files that are passed on in parts
 
     @property
     def also(self) -> tuple[str, ...]:
-        """Names options that are taken off the command line before it is parsed."""
+        """Names of options that are removed from the command line before parsing."""
         return ()
 
     def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parses a command line; of the outermost parser errors are for the user."""
+        """Parses a command line; the outermost parser raises errors meant for the user."""
         words = list(args or [])
-        if getattr(self, "_inner_parser", False):  # jsonargparse writes out what it has read: null as None
+        if getattr(self, "_inner_parser", False):  # jsonargparse formats values it has read: null as None
             args = words = [re.sub(r"=None$", "=null", word) for word in words]
-        own = self._option_string_actions.get("--config")  # of `convert` it is somebody else's file
+        own = self._option_string_actions.get("--config")  # for `convert` it is a file of another tool
         foreign = own is not None and not isinstance(own, ActionConfigFile)
         with self._explained(words, {} if _within.get() else check_words(words, not foreign)):
             parsed: Namespace = super().parse_args(args, namespace, **kwargs)
@@ -106,12 +106,12 @@ class ExplainedParser(ArgumentParser):
     def _add_signature_parameter(
         self, container: Any, nested_key: Any, param: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Keeps whole numbers whole where both kinds are taken: 1 batch must not become all of them."""
+        """Keeps integers where integers and floats are accepted: 1 batch must not become 100 % of them."""
         param = dataclasses.replace(param, annotation=_whole_first(param.annotation))
         return super()._add_signature_parameter(container, nested_key, param, *args, **kwargs)
 
     def parse_object(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Parses what a program made or read; of the outermost parser errors are for the user."""
+        """Parses values from Python; the outermost parser raises errors meant for the user."""
         with self._explained([], {}):
             parsed: Namespace = super().parse_object(*args, **kwargs)
             return parsed
@@ -126,12 +126,12 @@ class ExplainedParser(ArgumentParser):
             yield
         except ArgumentError as error:
             problem = unseal(str(error)) or self._problem(str(error))
-            raise ArgumentError(None, _told(problem, words, texts | self.files)) from error
+            raise ArgumentError(None, _message(problem, words, texts | self.files)) from error
         finally:
             _within.reset(token)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parses a file; what is wrong in it is known to be there."""
+        """Parses a file and adds its path to errors."""
         try:
             parsed: Namespace = super().parse_path(path, *args, **kwargs)
             return parsed
@@ -142,9 +142,9 @@ class ExplainedParser(ArgumentParser):
             raise ArgumentError(None, problem._replace(file=str(path)).seal()) from error
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
-        """Checks a configuration; at the end also that nothing is null that must not be."""
+        """Validates a configuration; the final validation also refuses null where it is not accepted."""
         namespace = args[0] if args else kwargs["namespace"]
-        with _at_the_end(self):
+        with _final_validation(self):
             if _final.get():
                 self._refuse_misread(namespace)
             super().validate(*args, **kwargs)
@@ -161,7 +161,7 @@ class ExplainedParser(ArgumentParser):
                 raise TypeError(Problem((action.dest,), wrong).seal())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises an error that holds the problem."""
+        """Raises an error that contains the encoded problem."""
         super().error(self._problem(message).seal(), ex)
 
     def _problem(self, message: str) -> Problem:
@@ -181,7 +181,7 @@ class ExplainedParser(ArgumentParser):
                 (), f"{choice[1]}: unknown value '{choice[2]}'; {did_you_mean(choice[2], names, 'choices')}"
             )
         if alone := _NO_VALUE.search(message):
-            return Problem((), f"{alone[1].rpartition('/')[2]} needs a value behind it")
+            return Problem((), f"{alone[1].rpartition('/')[2]} needs a value after it")
         if "unrecognized arguments: " in message:
             return Problem((), self._unrecognized(message.partition("unrecognized arguments: ")[2].split()))
         if (unknown := _UNKNOWN.search(message)) and "not accept" in message:
@@ -195,20 +195,20 @@ class ExplainedParser(ArgumentParser):
         if key is not None and action is not None:
             return Problem((key[1],), reason(getattr(action, "_typehint", None), message))
         if key is not None:
-            return Problem((key[1],), last(message[key.end() :]))
-        return Problem((), last(message))
+            return Problem((key[1],), single_line(message[key.end() :]))
+        return Problem((), single_line(message))
 
     def _missing(self, names: Sequence[str]) -> Problem:
-        plain = [_VERB.sub("", name) for name in names]
-        if plain != [*names]:
-            return Problem((), f"{' and '.join(plain)} missing; give them by --config experiments/NAME.yaml")
+        short = [_COMMAND.sub("", name) for name in names]
+        if short != [*names]:
+            return Problem((), f"{' and '.join(short)} missing; give them by --config experiments/NAME.yaml")
         if getattr(self, "_inner_parser", False):
             if len(names) == 1:
                 return Problem((names[0],), "needs a value: it is missing or null")
             return Problem((), f"{', '.join(names)} need values: they are missing or null")
         options = {action.dest: action.option_strings for action in self._actions}
-        told = [options[name][-1] if options.get(name) else name.upper() for name in names]
-        return Problem((), f"{' and '.join(told)} must be given")
+        words = [options[name][-1] if options.get(name) else name.upper() for name in names]
+        return Problem((), f"{' and '.join(words)} must be given")
 
     def _unrecognized(self, words: Sequence[str]) -> str:
         word = next((word for word in words if word.startswith("-")), words[0])
@@ -218,23 +218,23 @@ class ExplainedParser(ArgumentParser):
             return f"unknown option {option}; {hint or f'`{self._program} --help` lists the options'}"
         path = Path(word)
         if path.suffix in {".ckpt", ".safetensors"}:
-            return f"'{word}' stands alone; write --checkpoint {word}"
+            return f"'{word}' has no option; write --checkpoint {word}"
         if path.suffix in {".yaml", ".yml"}:
-            return f"'{word}' stands alone; write --config {word}"
-        return f"'{word}' belongs to no option; quote values that hold spaces, as in --option 'a b'"
+            return f"'{word}' has no option; write --config {word}"
+        return f"'{word}' belongs to no option; quote values that contain spaces, as in --option 'a b'"
 
     @property
     def _program(self) -> str:
         return self._verb().prog.replace(" [options]", "")
 
     def _options(self) -> list[str]:
-        """Lists dotted options: our own, those of the verb, and those of classes that the verb may build."""
+        """Returns dotted options: ours, those of the command, and those of the classes it can build."""
         parser = self._verb()
         names = [*parser.also]
         for action in parser._actions:
             names += [word.removeprefix("--") for word in action.option_strings if word.startswith("--")]
             if parser.prog and action.dest in {"model", "data"}:
-                kinds = contracts(getattr(action, "_typehint", None))
+                kinds = base_classes(getattr(action, "_typehint", None))
                 for cls in class_names(kinds).values():
                     names += [f"{action.dest}.init_args.{name}" for name in init_options(cls)]
         return [name for name in dict.fromkeys(names) if name != "help" and not name.endswith("+")]
@@ -254,8 +254,8 @@ class ExplainedParser(ArgumentParser):
 
 
 @contextmanager
-def _at_the_end(parser: ArgumentParser) -> Iterator[None]:
-    """Marks the check of a whole configuration, which the outermost parser begins."""
+def _final_validation(parser: ArgumentParser) -> Iterator[None]:
+    """Marks the validation of a whole configuration, which the outermost parser starts."""
     outermost = hasattr(parser, "args") and not getattr(parser, "_inner_parser", False)
     token = _final.set(_final.get() or outermost)
     try:
@@ -264,15 +264,15 @@ def _at_the_end(parser: ArgumentParser) -> Iterator[None]:
         _final.reset(token)
 
 
-def _told(problem: Problem, words: Sequence[str], texts: dict[str, str]) -> str:
-    """Writes the line that the user sees."""
-    path = _VERB.sub("", problem.path)
+def _message(problem: Problem, words: Sequence[str], texts: dict[str, str]) -> str:
+    """Returns the line that the user sees."""
+    path = _COMMAND.sub("", problem.path)
     place = _place(path, problem.file, words, texts)
     return f"{path}: {problem.reason}{place}" if path else f"{problem.reason}{place}"
 
 
 def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) -> str:
-    """Finds the file and the line that hold a value which was refused."""
+    """Returns the file and line of a refused value, in parentheses."""
     typed = [word.partition("=")[0].removeprefix("--").removesuffix("+") for word in words if word[:2] == "--"]
     above = {path, f"{path}.class_path", *(path[: found.start()] for found in re.finditer(r"\.", path))}
     if not file and above & {*typed}:
@@ -287,10 +287,11 @@ def _place(path: str, file: str, words: Sequence[str], texts: dict[str, str]) ->
 
 
 def _whole_first(hint: Any) -> Any:
-    """Orders int before float in a union, of which jsonargparse takes the first that fits.
+    """Orders int before float in a union, since jsonargparse takes the first type that fits.
 
-    The order in the source does not decide: typing caches one `Optional[Union[...]]` for both orders, the first
-    that any module made. All other types keep their places: str, which fits everything, comes last.
+    The order in the source is not reliable: typing caches one `Optional[Union[...]]` for both orders, the first
+    that
+    any module created. All other types keep their positions: str, which fits everything, comes last.
     """
     kinds = list(get_args(hint))
     if get_origin(hint) not in (Union, UnionType) or not {int, float} <= set(kinds):

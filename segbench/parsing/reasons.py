@@ -1,12 +1,12 @@
-"""Why a value was refused, out of jsonargparse's text and the type of the option."""
+"""Reasons why values were refused, from the message of jsonargparse and the type of the option."""
 
 import ast
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from segbench.parsing.expected import alternatives, contracts, refusal
-from segbench.parsing.names import COMPONENT_PACKAGES, class_names, did_you_mean, near
+from segbench.parsing.expected import alternatives, base_classes, refusal
+from segbench.parsing.names import COMPONENT_PACKAGES, class_names, close_matches, did_you_mean
 
 _VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 # How jsonargparse and importlib report an unknown class.
@@ -24,18 +24,18 @@ _WRONG_CLASS = re.compile(
 
 
 def reason(hint: Any, message: str) -> str:
-    """Says why a value was refused, of whose type nothing deeper was understood.
+    """Returns why a value was refused whose message contains no `Problem`.
 
     Args:
-        hint: Its type; None if it is not known.
-        message: Of jsonargparse.
+        hint: Type of the option; None if unknown.
+        message: Message of jsonargparse.
     """
-    kinds = contracts(hint)
+    kinds = base_classes(hint)
     numeric = {int, float} & {*alternatives(hint)}
-    if kinds and not numeric and (told := _class_reason(kinds, message)):
-        return told
+    if kinds and not numeric and (text := _class_reason(kinds, message)):
+        return text
     if hint is None:
-        return last(message)
+        return single_line(message)
     found = [value for value in _VALUE.findall(message) if "Namespace(" not in value]
     return refusal(hint, _as_read(found[-1]) if found else None, bool(found))
 
@@ -55,25 +55,25 @@ def _class_reason(kinds: Sequence[type], message: str) -> str:
             if groups.get("missing") and not f"{given}.".startswith(f"{groups['missing']}."):
                 return f"{given} cannot be imported: {found[0]}" if given else found[0]
             name = given or (f"{groups['module']}.{groups['name']}" if groups.get("name") else found[1])
-            return f"unknown class '{name}'; {_near_class(name.rpartition('.')[2], names, what)}"
+            return f"unknown class '{name}'; {_closest_class(name.rpartition('.')[2], names, what)}"
     return ""
 
 
-def _near_class(leaf: str, names: dict[str, type], what: str) -> str:
-    close = near(leaf, names)
+def _closest_class(leaf: str, names: dict[str, type], what: str) -> str:
+    close = close_matches(leaf, names)
     if close and not any(names[name].__module__.startswith("segbench.") for name in close):
         return f"did you mean {' or '.join(close)}?"
-    rooms = tuple(f"segbench.{room}." for room in COMPONENT_PACKAGES)
-    own = sorted(name for name, cls in names.items() if cls.__module__.startswith(rooms))
+    packages = tuple(f"segbench.{name}." for name in COMPONENT_PACKAGES)
+    own = sorted(name for name, cls in names.items() if cls.__module__.startswith(packages))
     if not own and not close:
-        return "give its whole path, as in package.module.Class"
+        return "give its full path, as in package.module.Class"
     if not close:
         return did_you_mean(leaf, own, what)
     return f"did you mean {' or '.join(close)}? {what} are {', '.join(own)}"
 
 
 def _as_read(value: str) -> Any:
-    """Takes a value out of the text that shows it."""
+    """Parses a value from its representation in a message."""
     nested = re.fullmatch(r"NestedArg\(key='[^']*', val=(.*)\)", value)
     value = nested[1] if nested else value
     try:
@@ -82,11 +82,11 @@ def _as_read(value: str) -> Any:
         return value
 
 
-def last(message: str) -> str:
-    """Puts a message on one line.
+def single_line(message: str) -> str:
+    """Joins the lines of a message.
 
     Args:
-        message: Of jsonargparse, without the key.
+        message: Message of jsonargparse, without the key.
     """
     lines = [line.strip().removeprefix("- ") for line in message.strip(" :\n").splitlines() if line.strip()]
     return "; ".join(lines)

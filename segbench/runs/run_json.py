@@ -1,6 +1,5 @@
 """Reads and writes `run.json` of a run folder, and reads its `config.yaml`, with types checked."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 
 from segbench.utils.files import atomic_write
+from segbench.utils.fingerprint import json_hash
 from segbench.utils.plain import load_yaml
 
 
@@ -120,7 +120,7 @@ def data_digests(card: Mapping[str, Any]) -> dict[str, str]:
     data = card.get("data")
     if data is None:
         return {}
-    classes = hashlib.sha256(json.dumps(data["classes"]).encode()).hexdigest()[:16]
+    classes = json_hash(data["classes"], 16)
     return {"classes": classes, **{split: entry["digest"] for split, entry in data["splits"].items()}}
 
 

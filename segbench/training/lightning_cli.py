@@ -38,7 +38,7 @@ from segbench.training.parser import TrainerParser
 from segbench.training.plan import RunPlan, plan_run
 from segbench.training.resume import remember
 from segbench.training.trainer_options import check_trainer
-from segbench.utils.device import check_processes
+from segbench.utils.environment import check_processes
 from segbench.utils.files import scratch
 from segbench.utils.printable import escape_controls, without_passwords
 
@@ -87,7 +87,7 @@ class SegbenchCLI(TrainerParser):
         check_processes(config.trainer.devices, config.trainer.accelerator)
         repeatable = config.clone()  # without what differs between a run and its continuation
         repeatable.ckpt_path = repeatable.run_id = None
-        self._config_yaml = str(self._parser(self.subcommand).dump(repeatable, skip_none=False))
+        self._config_yaml = str(self._parser(self.subcommand).dump(repeatable, skip_unset=False))
         if self._plan.checkpoint is not None:
             config.start.checkpoint = None  # the weights come from `ckpt_path`; the other file may be gone
         given = config.trainer.logger

@@ -1,6 +1,6 @@
 """The parser of `fit`, `validate`, `test` and `predict`: LightningCLI's, with our options and links."""
 
-import os
+import warnings
 from argparse import HelpFormatter
 from typing import Any, Literal
 
@@ -67,7 +67,8 @@ class TrainerParser(LightningCLI):
     """
 
     def __init__(self, args: list[str] | None) -> None:
-        os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's spelling, not ours
+        # Lightning 2.6 uses spellings that jsonargparse 5 will drop.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli$")
         self._args = args
         import_components()  # a class may be given by its name alone, whatever else was imported
         super().__init__(
@@ -137,7 +138,7 @@ class TrainerParser(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """Returns the configuration of the verb in plain values."""
         verb = str(self.config.subcommand)
-        text = self._subcommand_parsers[verb].dump(self.config[verb], skip_none=False)
+        text = self._subcommand_parsers[verb].dump(self.config[verb], skip_unset=False)
         config: dict[str, Any] = yaml.safe_load(text)
         return config
 

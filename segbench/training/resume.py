@@ -1,6 +1,5 @@
 """What a resumed run must have in common with the run that was started: all of its configuration."""
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +14,10 @@ from segbench.checkpoints.trust import check_run_trust
 from segbench.parsing.names import init_defaults
 from segbench.runs.run_json import read_config
 from segbench.runs.settings import Effect, effect_of
-from segbench.utils.cache import cache_folder
+from segbench.utils.files import cache_folder
+from segbench.utils.fingerprint import short_hash
 from segbench.utils.plain import MAX_TEXT, read_yaml
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 
 def check_own(config: Path, trust: Sequence[str]) -> None:
@@ -63,11 +63,11 @@ def remember(text: str, path: Path) -> None:
 
 def _is_remembered(text: str) -> bool:
     note = _note(text)
-    return note.is_file() and why_open(note) is None
+    return note.is_file() and why_insecure(note) is None
 
 
 def _note(text: str) -> Path:
-    return cache_folder() / "own_runs" / hashlib.sha256(text.encode()).hexdigest()
+    return cache_folder() / "own_runs" / short_hash(text, 64)
 
 
 def find_run(run: str) -> tuple[Path, Path]:

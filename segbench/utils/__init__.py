@@ -1,1 +1,1 @@
-"""What every part of the package may use and what depends on none of them."""
+"""Helpers that any package of segbench may import, and that import none of them."""

@@ -1,7 +1,8 @@
-"""Sums over the processes that share a batch, so that a loss is that of the whole batch and not of one share.
+"""Differentiable sums over processes, so that a loss is the mean over the global batch.
 
-`DistributedDataParallel` averages gradients. Where every process divides by its own number of labelled pixels,
-that average is not the gradient of the whole batch's mean, since shares have different numbers of them.
+`DistributedDataParallel` averages gradients over processes. If every process divided by its own number of
+labelled pixels, this average would not be the gradient of the mean over the global batch, since these numbers
+differ.
 """
 
 from collections.abc import Sequence
@@ -12,34 +13,34 @@ from torch import Tensor, distributed
 
 
 def num_processes() -> int:
-    """Counts the processes that train together, 1 where there is no process group."""
+    """Returns the world size; 1 without a process group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def all_reduce_sum(*shares: Tensor) -> tuple[Tensor, ...]:
-    """Adds up what the processes computed on their shares of a batch; all of them must call it.
+    """Sums tensors over all processes, each of which must call it.
 
     Args:
-        shares: Of any shapes, the same ones in all processes.
+        shares: Results for the local part of the batch, of any shapes, equal in all processes.
 
     Returns:
-        The sums, whose gradient, averaged over the processes, is that of the whole batch. With one process
-        what was given, otherwise all of one type.
+        The sums, all of one dtype. Their gradient, averaged over the processes, is that of the global batch.
+        With one process, `shares` unchanged.
     """
     if num_processes() == 1:
         return shares
-    flat: Tensor = _BatchSum.apply(packed(shares))
-    return unpacked(flat, shares)
+    flat: Tensor = _BatchSum.apply(pack(shares))
+    return unpack(flat, shares)
 
 
-def packed(tensors: Sequence[Tensor]) -> Tensor:
-    """Puts tensors one behind the other, so that one message carries them all.
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenates flattened tensors, for one collective call instead of several.
 
     Args:
-        tensors: Of any shapes and types.
+        tensors: Of any shapes and dtypes.
 
     Returns:
-        Flat, float32 or finer.
+        One-dimensional, in float32 or a wider dtype.
     """
     dtype = torch.float32
     for tensor in tensors:
@@ -47,22 +48,22 @@ def packed(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.to(dtype).flatten() for tensor in tensors])
 
 
-def unpacked(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Takes apart what `packed` made.
+def unpack(flat: Tensor, like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Splits the result of `pack` into tensors.
 
     Args:
-        flat: As long as all tensors together.
-        like: Tensors of the shapes wanted.
+        flat: Has as many elements as all tensors of `like` together.
+        like: Tensors of the shapes to restore.
 
     Returns:
-        Views, in the type of `flat`.
+        Views, in the dtype of `flat`.
     """
     pieces = torch.split(flat, [tensor.numel() for tensor in like])
     return tuple(piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True))
 
 
 class _BatchSum(torch.autograd.Function):
-    """Adds over processes; gradients go back to each share as often as they are averaged afterwards."""
+    """Sums over processes and scales gradients by the world size, by which DDP divides them again."""
 
     @staticmethod
     def forward(_: Any, share: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One readable line for a user's mistake, instead of a traceback."""
+"""User errors as one readable line instead of a traceback."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from segbench.utils.printable import escape_controls, without_passwords
 TRACEBACK_VARIABLE = "SEGBENCH_TRACEBACK"
 _PACKAGE = Path(__file__).parents[1]
 
-# What jsonargparse wraps around the one line that tells: the alternatives it tried, and what it was given.
+# Lines of jsonargparse around the informative one: the alternatives it tried, and the value.
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value|Expected a path but "
     r"|Expected a <class 'NoneType'>$|$)"
@@ -24,7 +24,8 @@ _LINK = re.compile(r"^Call to compute_fn of link .*? with args .*? failed: ", re
 _CALLABLE = re.compile(r"^Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ")
 
 
-# Exceptions by which libraries speak to their users: package and class. By name: to import them takes seconds.
+# Exceptions that libraries raise for user errors: package and class. By name, since importing them takes
+# seconds.
 _OF_LIBRARIES = {
     ("lightning", "MisconfigurationException"),
     ("argparse", "ArgumentError"),
@@ -42,13 +43,13 @@ _OF_LIBRARIES = {
 
 @contextmanager
 def one_line_errors(verb: str = "") -> Iterator[None]:
-    """Ends the process with one line on stderr after a user's mistake, a shortage or an interrupt.
+    """Ends the process with one line on stderr after a user error, exhausted resources or an interrupt.
 
-    With `SEGBENCH_TRACEBACK=1` in the environment the traceback of an error is shown instead. Other exceptions
-    are bugs of segbench and keep theirs.
+    With `SEGBENCH_TRACEBACK=1` in the environment, the traceback of an error is shown instead. Other exceptions
+    are bugs of segbench and propagate.
 
     Args:
-        verb: Decides which options a message recommends.
+        verb: Command that runs; determines which options a message recommends.
 
     Raises:
         SystemExit: With status 2 after an error, 130 after Ctrl-C.
@@ -59,7 +60,7 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
         raise _stopped(interrupt) from None
     except SystemExit as leaving:
         cause = None if leaving.__suppress_context__ else leaving.__context__
-        if isinstance(cause, KeyboardInterrupt):  # which Lightning has turned into status 1
+        if isinstance(cause, KeyboardInterrupt):  # which Lightning converts to status 1
             raise _stopped(cause) from None
         raise
     except Exception as error:
@@ -73,14 +74,14 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
 
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """Shows each warning as one line, which no text in it can break, without the line of code it came from."""
+    """Prints each warning on one line, without control characters and the source line that raised it."""
 
     def format_warning(
         message: Warning | str,
         category: type[Warning],
         filename: str,
         lineno: int,
-        line: str | None = None,  # noqa: ARG001 (the name is Python's)
+        line: str | None = None,  # noqa: ARG001 (name given by Python)
     ) -> str:
         own = Path(filename).is_relative_to(_PACKAGE)
         origin = "segbench: warning" if own else f"{filename}:{lineno}: {category.__name__}"
@@ -95,18 +96,18 @@ def one_line_warnings() -> Iterator[None]:
 
 
 def one_line(error: BaseException, verb: str = "") -> str | None:
-    """Says in one line what a user can do something about.
+    """Describes an error that the user can fix in one line.
 
     Args:
-        error: What was raised.
-        verb: Decides which options are recommended.
+        error: The exception.
+        verb: Command that runs; determines which options are recommended.
 
     Returns:
-        None for a bug of segbench, which deserves its traceback.
+        The line; None for a bug of segbench, which keeps its traceback.
     """
     message = readable(error)
     line = explain(error, message, verb)
-    if line is None and error.__cause__ is not None:  # a shortage that was met as something else
+    if line is None and error.__cause__ is not None:  # exhausted resources, reported by another exception
         line = explain(error.__cause__, readable(error.__cause__), verb)
     if line is None:
         names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
@@ -123,40 +124,40 @@ def _stopped(interrupt: KeyboardInterrupt) -> SystemExit:
 
 
 def readable(error: BaseException) -> str:
-    """Reduces an exception to its one telling line.
+    """Reduces the message of an exception to one informative line.
 
     Args:
-        error: Raised here, in a worker process of a DataLoader, whose traceback is then part of the message, or
-            by jsonargparse, which nests messages.
+        error: Raised in this process, by jsonargparse, which nests messages, or in a worker process of a
+            DataLoader, whose traceback is then part of the message.
 
     Returns:
-        Without line breaks.
+        The line, without line breaks.
     """
     message = _LINK.sub("", str(error).strip()) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         return f"{error.strerror}: {error.filename}"
-    message = re.sub(r"\[Errno \d+\] (.+?): '(.+)'$", r"\1: \2", message)  # from a worker: text is all there is
+    message = re.sub(r"\[Errno \d+\] (.+?): '(.+)'$", r"\1: \2", message)  # from a worker, as text
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     if lines[0].startswith("Caught ") and "DataLoader worker" in lines[0]:
         # torch appends the worker's traceback; its last line is "ValueError: what went wrong".
         return lines[-1].partition(": ")[2] or lines[-1]
-    keys, told = [], []
+    keys, parts = [], []
     for line in (_CALLABLE.sub("", line) for line in lines):
         if key := re.fullmatch(r'Parser key "(.+?)":', line):
             keys.append(key[1])
         elif problem := re.fullmatch(r"Problem with given class_path '(.+)':", line):
             keys.append(f"({problem[1]})")
         elif not _NOISE.match(line):
-            told.append(_plain(line.partition(". Got value: Namespace(")[0]))
-    text = "; ".join(dict.fromkeys(told)) or " ".join(lines)
+            parts.append(_rephrase(line.partition(". Got value: Namespace(")[0]))
+    text = "; ".join(dict.fromkeys(parts)) or " ".join(lines)
     if re.search(r"arguments are required: (fit|validate|test|predict)\.", text):
         text += "; give them by --config experiments/NAME.yaml"
     elif re.search(r"Option '\S+' is not accepted", text):
-        text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list what is"
+        text += "; `segbench fit --model.help CLASS` and `--data.help CLASS` list the accepted ones"
     return f"{' '.join(keys)}: {text}" if keys else text
 
 
-def _plain(line: str) -> str:
-    """Says in words which values a type allows."""
+def _rephrase(line: str) -> str:
+    """Replaces type hints in a message by the values they allow."""
     line = re.sub(r"Expected a typing\.Literal\[(.+?)\]\. Got value: ", r"choose one of \1; got ", line)
     return re.sub(r"Expected a <class '(\w+)'>", r"give a \1", line)

@@ -1,6 +1,6 @@
-"""What ends a command though neither its input nor its code is wrong: memory, disks, processes that are gone.
+"""Failures of the machine rather than of the input or the code: memory, disks, lost processes.
 
-Each kind has one line that says what happened and which option helps; `segbench.utils.errors` prints it.
+Each kind has one line with the cause and the option that helps; `segbench.utils.errors` prints it.
 """
 
 import errno
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from segbench.utils.cache import cache_folder
+from segbench.utils.files import cache_folder
 
 _LOADERS = (
     "lower --data.init_args.batch_size (and raise --trainer.accumulate_grad_batches by the same factor) or"
@@ -34,7 +34,7 @@ _MEMORY = {
 }
 _DEVICE = _MEMORY | {"fit": f"{_LOADERS}; or give --trainer.precision bf16-mixed"}
 _WORKERS = "lower --data.init_args.num_workers; 0 loads without worker processes"
-_PLACES = {
+_OUTPUT_OPTIONS = {
     "fit": "--runs_dir",
     "validate": "--runs_dir",
     "test": "--runs_dir",
@@ -49,8 +49,8 @@ class _Kind(NamedTuple):
 
     Attributes:
         pattern: Found in "NAME: MESSAGE" of an exception.
-        text: What happened.
-        remedy: What helps, if need be by verb; the entry "" is for all others.
+        text: The cause.
+        remedy: What helps, for all commands or by command; the entry "" is for all others.
     """
 
     pattern: re.Pattern[str]
@@ -107,7 +107,7 @@ _KINDS = (
             re.DOTALL,
         ),
         "another process of this run has ended or cannot be reached",
-        "what it said stands above, or on its own machine. The run folder is whole: `segbench fit --resume RUN`"
+        "see its message above, or on its own machine. The run folder is intact: `segbench fit --resume RUN`"
         " resumes from its last checkpoint",
     ),
 )
@@ -115,35 +115,35 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def explain(error: BaseException, message: str, verb: str) -> str | None:
-    """Says what happened and what helps.
+    """Returns the cause of a failure and its remedy.
 
     Args:
-        error: What was raised.
-        message: Its one telling line, as the exception in a worker process said it.
+        error: The exception.
+        message: Its message in one line, that of the worker process if it comes from one.
         verb: The command.
 
     Returns:
-        One line, or None for all other errors.
+        One line; None for all other errors.
     """
     if isinstance(error, OSError) and error.errno in _FULL:
         return _full(error, verb)
     if not isinstance(error, (RuntimeError, MemoryError, OSError)) and type(error).__module__ != "cv2":
         return None
     if isinstance(error, MemoryError) and not re.match(r"\w*MemoryError|Unable to allocate|std::", message):
-        return message  # of segbench, which names the file
+        return message  # raised by segbench, with the name of the file
     text = f"{type(error).__name__}: {message}"
     for kind in _KINDS:
         if kind.pattern.search(text):
             remedy = kind.remedy if isinstance(kind.remedy, str) else kind.remedy.get(verb) or kind.remedy[""]
             amount = re.search(r"(?:[Tt]ried to allocate|Unable to allocate) ([\d.]+ ?\w+)", message)
-            return f"{kind.text}{f' ({amount[1]} wanted)' if amount else ''}: {remedy}"
+            return f"{kind.text}{f' ({amount[1]} requested)' if amount else ''}: {remedy}"
     return None
 
 
 def _full(error: OSError, verb: str) -> str:
-    place = str(error.filename or "")
-    text = f"{error.strerror}: {place}" if place else str(error.strerror)
-    if place and os.path.realpath(place).startswith(os.path.realpath(cache_folder()) + os.sep):
-        return f"{text}; free some space, or name another cache folder by SEGBENCH_CACHE"
-    option = _PLACES.get(verb, "--out")
-    return f"{text}; free some space, or name another place by {option}. What was complete before is whole"
+    path = str(error.filename or "")
+    text = f"{error.strerror}: {path}" if path else str(error.strerror)
+    if path and os.path.realpath(path).startswith(os.path.realpath(cache_folder()) + os.sep):
+        return f"{text}; free some space, or set another cache folder in SEGBENCH_CACHE"
+    option = _OUTPUT_OPTIONS.get(verb, "--out")
+    return f"{text}; free some space, or choose another folder by {option}. Files completed before are intact"

@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all, and drafts of dead processes, which are removed.
+"""Atomic writes of files and folders, removal of drafts that a kill left behind, and the cache folder.
 
-A draft is locked while its process lives. What a kill leaves behind is removed by the next process that writes
-into the same folder; drafts of the living stay, on whatever machine they run.
+A process locks its drafts while it lives. The next process that writes into the same folder removes the drafts
+of dead processes and keeps those of living ones, on whichever machine they run.
 """
 
 import errno
@@ -17,27 +17,39 @@ from pathlib import Path
 from segbench.utils.lock import release, supported, try_lock
 
 _DRAFT = re.compile(r"\.segbench-[0-9a-f]{32}(\..*)?")
-_ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # Python's write() names no file
-# NumPy, Pillow, safetensors and torch's writer of archives only say that they could not write all of it.
+_ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # OSErrors of write(), which name no file
+# Messages of NumPy, Pillow, safetensors and torch about an incomplete write, which have no errno.
 _SHORT = re.compile(
     r"requested and \d+ written|encoder error -2|PytorchStreamWriter failed|unexpected pos \d+|iostream error"
     r"|os error 28"
 )
-_clean: set[Path] = set()  # folders in which this process has looked for drafts
+_clean: set[Path] = set()  # folders that this process has searched for drafts
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Returns the folder for synthetic scenes, decoded labels, compiled kernels and features.
+
+    Args:
+        cache_dir: Chosen by the user; default: `$SEGBENCH_CACHE`, or `~/.cache/segbench`.
+
+    Returns:
+        Its path; it may not exist yet.
+    """
+    return Path(cache_dir or os.environ.get("SEGBENCH_CACHE") or "~/.cache/segbench").expanduser()
 
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Writes a file beside its place and moves it there when it is complete.
+    """Writes to a draft in the same folder and renames it to `path` when it is complete.
 
-    A kill or an error in between leaves the previous file as it was.
+    After a kill or an error the previous file is unchanged.
 
     Args:
-        path: Where the file is to stand.
-        durable: Whether it must survive a loss of power from then on.
+        path: The file to create or replace.
+        durable: Sync to disk, so that the file survives a power failure.
 
     Yields:
-        Where to write it first: an empty file in the same folder, which is to be written to, not replaced.
+        The draft, an empty file; write into it instead of replacing it.
     """
     draft, lock = _new_draft(path.parent, path.suffix)
     try:
@@ -55,17 +67,17 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
-    """Adds to errors of writing which file or folder could not be written.
+    """Adds the path to errors about writing.
 
-    The system names files that could not be opened, but not those that could not be filled.
+    The system reports the path of files that cannot be opened, but not of those that cannot be written in full.
 
     Args:
-        path: To be named.
-        draft: File or folder that becomes `path`; errors that name it, or what is in it, name `path` instead.
+        path: The path to report.
+        draft: File or folder that becomes `path`; errors about it, or a file in it, report `path` instead.
 
     Raises:
-        OSError: Also in place of the errors by which libraries say that a write fell short.
-        KeyboardInterrupt: Also in place of the errors by which torch says that one cut its writing short.
+        OSError: Also instead of the exceptions that libraries raise for an incomplete write.
+        KeyboardInterrupt: Also instead of the exception that torch raises when one interrupts its writing.
     """
     try:
         yield
@@ -81,7 +93,7 @@ def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if isinstance(error.__context__, (KeyboardInterrupt, SystemExit)):
-            raise error.__context__ from None  # torch's writer of archives cannot close what was interrupted
+            raise error.__context__ from None  # torch cannot close an archive after an interrupt
         if not _SHORT.search(str(error)):
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
@@ -89,17 +101,17 @@ def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: Path | None = None) -> Iterator[Path]:
-    """Makes a folder that is removed afterwards, also after a kill; what is to stay is moved out of it.
+    """Creates a temporary folder that is removed in the end, also after a kill; move results out of it.
 
     Args:
-        folder: Where it is made, such as the folder that its content is moved to; default: the system's for
+        folder: The parent, such as the folder that results are moved to; default: the system's folder for
             temporary files.
 
     Yields:
-        Its path.
+        The path of the temporary folder.
     """
-    place, mode = (Path(tempfile.gettempdir()), 0o700) if folder is None else (folder, 0o777)
-    beside, lock = _new_draft(place, ".lock")
+    parent, mode = (Path(tempfile.gettempdir()), 0o700) if folder is None else (folder, 0o777)
+    beside, lock = _new_draft(parent, ".lock")
     own = beside.with_suffix("")
     try:
         own.mkdir(mode)
@@ -111,10 +123,10 @@ def scratch(folder: Path | None = None) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Removes from a folder the drafts of processes that are dead.
+    """Removes the drafts of dead processes from a folder.
 
     Args:
-        folder: Need not be there.
+        folder: Need not exist.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for name in [entry.name for entry in entries if _DRAFT.fullmatch(entry.name)]:
@@ -122,7 +134,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def _remove_if_dead(draft: Path) -> None:
-    with suppress(OSError):  # a folder, which its lock file stands for; somebody else's; no locks there
+    with suppress(OSError):  # a folder, locked by its lock file; no permission; no support for locks
         lock = try_lock(draft, create=False)
         if lock is not None:
             if draft.suffix == ".lock":
@@ -132,12 +144,12 @@ def _remove_if_dead(draft: Path) -> None:
 
 
 def _new_draft(folder: Path, suffix: str) -> tuple[Path, int]:
-    """Makes an empty draft and locks it."""
+    """Creates an empty draft and locks it."""
     if folder not in _clean:
         _clean.add(folder)
         remove_drafts(folder)
     while True:
-        # Not the process number: machines and containers that share a folder have the same ones.
+        # Not the process id: machines and containers that share a folder have equal ones.
         draft = folder / f".segbench-{uuid.uuid4().hex}{suffix}"
         try:
             lock = try_lock(draft, create=True)
@@ -145,7 +157,7 @@ def _new_draft(folder: Path, suffix: str) -> tuple[Path, int]:
             if supported(error):
                 raise
             return draft, -1
-        if lock is not None:  # else another process took it for one of the dead, and removes it
+        if lock is not None:  # otherwise another process considers it abandoned and removes it
             return draft, lock
 
 

@@ -1,5 +1,7 @@
-"""An object written down as plain values, so that what a cache holds can be told by how it was made."""
+"""Fingerprints that identify the entries of caches: objects as plain values, and short hashes."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Any
@@ -7,17 +9,27 @@ from typing import Any
 import numpy as np
 
 
+def short_hash(content: str | bytes, length: int = 32) -> str:
+    """Returns the first `length` hexadecimal digits (64 at most) of the SHA-256 of text or bytes."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:length]
+
+
+def json_hash(values: Any, length: int = 32) -> str:
+    """Returns a short hash of plain values, which does not depend on the order of keys."""
+    return short_hash(json.dumps(values, sort_keys=True), length)
+
+
 def fingerprint_fields(thing: object) -> Any:
-    """Writes an object down, the same in every process.
+    """Converts an object to plain values that are the same in every process.
 
     Args:
         thing: Values, containers, and objects that consist of such.
 
     Returns:
-        Text, numbers, lists and dictionaries, as JSON has them.
+        Text, numbers, lists and dictionaries that JSON can represent.
 
     Raises:
-        ValueError: If it cannot be written down, as for a lambda or an open file.
+        ValueError: If it has no stable representation, such as a lambda or an open file.
     """
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
@@ -39,11 +51,11 @@ def fingerprint_fields(thing: object) -> Any:
     if isinstance(thing, type) or (callable(thing) and hasattr(thing, "__qualname__")):
         name = f"{thing.__module__}.{thing.__qualname__}"
         if "<lambda>" in name or getattr(thing, "__self__", None) is not None:
-            raise ValueError(f"{name} cannot be written down: give a function or class of a module")
+            raise ValueError(f"{name} has no fingerprint: give a function or class of a module")
         return name
     if hasattr(thing, "__dict__"):
         return {
             "class": fingerprint_fields(type(thing)),
             **{name: fingerprint_fields(value) for name, value in vars(thing).items()},
         }
-    raise ValueError(f"{type(thing).__qualname__} {thing!r} cannot be written down: give plain values")
+    raise ValueError(f"{type(thing).__qualname__} {thing!r} has no fingerprint: give plain values")

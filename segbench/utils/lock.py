@@ -1,8 +1,8 @@
 """Locks between processes, on one machine or on several that share a file system.
 
-The kernel holds them (`flock`) and releases them however their process ends, `kill -9` included: none is ever
-stale. They work on local disks and on NFS; of a machine that lost its power NFSv4 releases them within
-some 90 s. File systems without locks (Lustre mounted without `flock`) are written to without, after a warning.
+The kernel (`flock`) releases them however their process ends, `kill -9` included, so that none becomes stale.
+They work on local disks and NFS; NFSv4 releases those of a machine that lost power within about 90 s. On file
+systems without locks (Lustre mounted without `flock`) segbench writes without one, after a warning.
 """
 
 import errno
@@ -30,11 +30,11 @@ _POLL_S = 0.5
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _FLAGS = os.O_RDWR | NO_FOLLOW | NO_WAIT  # NFS locks only what is open for writing
 _LONGEST = 300  # characters of a command in a message
-_open: set[int] = set()  # descriptors of locks, which forked processes must not keep
+_open: set[int] = set()  # descriptors of locks, which forked processes must close
 
 
 def _close_in_child() -> None:
-    """Leaves the locks to the parent: a loader worker that outlives it would hold them on."""
+    """Closes the locks of the parent, which a loader worker that outlives it would keep."""
     while _open:
         os.close(_open.pop())
 
@@ -43,14 +43,14 @@ in_child(_close_in_child)
 
 
 def try_lock(path: Path, *, create: bool) -> int | None:
-    """Locks a file if no other process, and nobody else in this one, has it locked.
+    """Locks a file unless this or another process has already locked it.
 
     Args:
         path: The file.
-        create: Whether to make it.
+        create: Create the file if it does not exist.
 
     Returns:
-        A descriptor for `release`; None if it is locked by somebody else.
+        A descriptor for `release`; None if the file is locked.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -60,7 +60,7 @@ def try_lock(path: Path, *, create: bool) -> int | None:
         descriptor = os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o666)
         try:
             mine = lock_descriptor(descriptor, blocking=False)
-            # Its holder may have removed it in between: this is then the lock of a deleted file.
+            # The holder may have removed the file in between, which would leave the lock of a deleted file.
             if mine and not _is_at(descriptor, path):
                 os.close(descriptor)
                 continue
@@ -75,30 +75,28 @@ def try_lock(path: Path, *, create: bool) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Releases what `try_lock` locked; does nothing in a forked process, which does not have the lock."""
+    """Releases a lock of `try_lock`; does nothing in a forked process, which does not hold it."""
     if descriptor in _open:
         _open.discard(descriptor)
         os.close(descriptor)
 
 
 def supported(error: OSError) -> bool:
-    """Tells from an error of `try_lock` whether the file system has locks at all."""
+    """Returns whether the file system supports locks, given an error of `try_lock`."""
     return error.errno not in _UNSUPPORTED
 
 
 class FolderLock:
-    """Makes sure that one process alone writes into a folder; readers need no lock.
+    """Exclusive right to write into a folder; readers need no lock.
 
-    The file `.segbench.lock` in the folder names the holder, and is there while the folder is locked.
+    While the folder is locked, its file `.segbench.lock` describes the holder.
+
+    Args:
+        folder: An existing folder.
+        otherwise: What the user can do instead of waiting, for the message.
     """
 
     def __init__(self, folder: Path, otherwise: str) -> None:
-        """Locks nothing yet.
-
-        Args:
-            folder: An existing folder.
-            otherwise: What to do instead of waiting, for the message.
-        """
         self.folder = folder
         self._path = folder / NAME
         self._otherwise = otherwise
@@ -114,28 +112,28 @@ class FolderLock:
         self.release()
 
     def acquire(self) -> None:
-        """Takes the lock, waiting for it as many seconds as `SEGBENCH_LOCK_TIMEOUT` says (default: 0).
+        """Takes the lock, waiting for up to `SEGBENCH_LOCK_TIMEOUT` seconds (default: 0).
 
         Raises:
-            ValueError: If another process has it.
+            ValueError: If another process holds it.
             OSError: If the folder cannot be written to.
         """
         if self.attempt(_timeout()):
             return
         raise ValueError(
-            f"{self.folder} is being written to by {self.holder()}: wait for that by"
+            f"{self.folder} is being written to by {self.holder()}: wait for it with"
             f" {TIMEOUT_VARIABLE}=SECONDS in the environment, or {self._otherwise}"
         )
 
     def attempt(self, seconds: float, quiet: bool = False) -> bool:
-        """Takes the lock if it is, or becomes, free.
+        """Takes the lock if it is or becomes free.
 
         Args:
-            seconds: How long to wait.
-            quiet: Leave out the line on stderr that says who is waited for.
+            seconds: Longest time to wait.
+            quiet: Do not print the holder on stderr while waiting.
 
         Returns:
-            Whether this process has it now; also on a file system without locks.
+            Whether this process holds the lock; true on a file system without locks.
 
         Raises:
             OSError: If the folder cannot be written to.
@@ -152,7 +150,7 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Gives the lock back and removes its file."""
+        """Releases the lock and removes its file."""
         if self._descriptor is None:
             return
         if self._descriptor in _open and _is_at(self._descriptor, self._path):
@@ -162,7 +160,7 @@ class FolderLock:
         self._descriptor = None
 
     def holder(self) -> str:
-        """Describes the process that has the lock."""
+        """Returns a description of the process that holds the lock."""
         try:
             known = json.loads(self._path.read_text(encoding="utf-8"))
             return (
@@ -190,7 +188,7 @@ class FolderLock:
             return False
         try:
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, _about_me())
+            os.write(descriptor, _describe_process())
             os.fsync(descriptor)
         except OSError as error:
             if error.errno == errno.ESTALE:  # NFS: another machine has released the lock and removed its file
@@ -207,13 +205,13 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _about_me() -> bytes:
+def _describe_process() -> bytes:
     command = shlex.join(["segbench", *sys.argv[1:]])
     command = re.sub(r"(?<=://)[^\s/@']*@", "…@", command)  # user and password of a database
     command = "".join(letter if letter.isprintable() else "?" for letter in command)
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a container's user that has no name
+    except (OSError, KeyError):  # a user without a name, as in a container
         user = user_id()
     about = {
         "command": command if len(command) <= _LONGEST else f"{command[: _LONGEST - 1]}…",
@@ -232,5 +230,5 @@ def _timeout() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{TIMEOUT_VARIABLE} is {given!r}: give a number of seconds, 0 or more")
+        raise ValueError(f"{TIMEOUT_VARIABLE} is {given!r}: set a number of seconds, 0 or more")
     return seconds

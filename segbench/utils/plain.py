@@ -1,7 +1,8 @@
-"""Plain values of somebody else's file: what they may be, how many, and how deep they may lie.
+"""Plain values from untrusted files, with limits on their types, number and depth.
 
-A checkpoint, a config.json or a YAML from elsewhere becomes dictionaries, lists, text and numbers here, or is
-refused. Limits hold before anything walks the values: a file of a few bytes can claim 10^12 of them by sharing.
+The content of a foreign checkpoint, config.json or YAML file becomes dictionaries, lists, strings and numbers,
+or is refused. Limits are checked before anything walks the values: by sharing, a file of a few bytes can expand
+to 10^12.
 """
 
 import json
@@ -13,30 +14,30 @@ import yaml
 
 from segbench.utils.printable import CONTROLS, printable
 
-MAX_TEXT = 2 << 20  # characters of a whole configuration; one that leaves out 20,000 images by name has half
+MAX_TEXT = 2 << 20  # characters of a configuration; one that excludes 20,000 images by name has half
 MAX_VALUES = 100_000
 MAX_DEPTH = 64
-# No dots, at which jsonargparse takes keys apart, and none of its instructions (`key+`, `__path__`).
+# No dots, at which jsonargparse splits keys, and none of its directives (`key+`, `__path__`).
 _KEY = re.compile(r"[^\W_][^.+]*|_[^\W_][^.+]*")
-# Options whose keys are names of classes, which may hold any sign but spell no key of jsonargparse's.
+# Options whose keys are class names: any characters, but no key of jsonargparse.
 _NAMED = {"merge"}
 _SPELLED = re.compile(r"class_path|init_args|dict_kwargs|__path__")
-# libyaml where it is there; both build plain values alone.
+# libyaml if available; both loaders build plain values only.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def plain(value: Any, source: object) -> Any:
-    """Copies values, which thereby share nothing and are of Python's own plain types.
+    """Copies values so that they share nothing and have built-in types.
 
     Args:
-        value: Of a file that may be anybody's.
+        value: Content of an untrusted file.
         source: The file, for the message.
 
     Returns:
-        Dictionaries, lists, text, numbers and None; tuples become lists.
+        Dictionaries, lists, strings, numbers and None; tuples become lists.
 
     Raises:
-        ValueError: If there are other values, keys that are not names, control characters, or too many values.
+        ValueError: If there are other types, keys that are not names, control characters, or too many values.
     """
     return _Copy(source)(value, 0)
 
@@ -46,14 +47,14 @@ def read_yaml(text: Any, source: object, inert: Collection[str] = ()) -> Any:
 
     Args:
         text: The YAML.
-        source: Where it stood, for the message.
-        inert: Parts of it from which nothing is built, so that keys within them may be any text.
+        source: Where it was found, for the message.
+        inert: Top-level keys from which no object is built, so that keys below them may be any text.
 
     Returns:
         See `plain`.
 
     Raises:
-        ValueError: If it is not YAML, too large, or holds other values.
+        ValueError: If it is not YAML, too large, or contains other types.
     """
     if not isinstance(text, str):
         raise ValueError(f"{source} is damaged: its configuration is not text")
@@ -63,19 +64,19 @@ def read_yaml(text: Any, source: object, inert: Collection[str] = ()) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ValueError(
-            f"{source} carries a configuration that is not understood: no YAML{line} ({type(error).__name__})"
+            f"{source} contains a configuration that is not valid YAML{line} ({type(error).__name__})"
         ) from error
 
 
 def load_yaml(text: str, source: object) -> Any:
-    """Reads YAML within the limits, but for values that are shared: they stay so.
+    """Reads YAML within the limits; values that are shared by aliases stay shared.
 
     Args:
         text: The YAML.
-        source: Where it stood, for the message.
+        source: Where it was found, for the message.
 
     Returns:
-        What YAML's safe loader makes of it.
+        The values of YAML's safe loader.
 
     Raises:
         ValueError: If it is too large.
@@ -95,21 +96,21 @@ def read_json(text: str, source: object, wanted: Collection[str]) -> Any:
 
     Args:
         text: The JSON.
-        source: Where it stood, for the message.
-        wanted: Keys; what else stands beside them is for other tools, and left out.
+        source: Where it was found, for the message.
+        wanted: Top-level keys to keep; others belong to other tools.
 
     Returns:
         See `plain`.
 
     Raises:
-        ValueError: If it is not JSON, too large, or holds other values.
+        ValueError: If it is not JSON, too large, or contains other types.
     """
     _check_length(text, source)
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError) as error:  # of integers with thousands of digits as well
+    except (ValueError, RecursionError) as error:  # ValueError also for integers with thousands of digits
         raise ValueError(
-            f"{source} carries a configuration that is not understood: no JSON ({printable(error)})"
+            f"{source} contains a configuration that is not valid JSON ({printable(error)})"
         ) from error
     if isinstance(found, dict):
         found = {key: found[key] for key in wanted if key in found}
@@ -119,35 +120,35 @@ def read_json(text: str, source: object, wanted: Collection[str]) -> Any:
 def _check_length(text: str, source: object) -> None:
     if len(text) > MAX_TEXT:
         raise ValueError(
-            f"{source} is refused: its configuration has {len(text):,} characters, and at most {MAX_TEXT:,} are"
-            " read"
+            f"{source} is refused: its configuration has {len(text):,} characters, and at most"
+            f" {MAX_TEXT:,} are read"
         )
 
 
 def check_limits(values: int, depth: int, source: object) -> None:
-    """Refuses what is too large to be a configuration.
+    """Refuses a configuration that is too large.
 
     Args:
-        values: How many were seen so far.
-        depth: Levels that the last one lies deep.
-        source: Where they stood, for the message.
+        values: Number of values so far.
+        depth: Nesting level of the last one.
+        source: Where they were found, for the message.
 
     Raises:
-        ValueError: If either is above its limit.
+        ValueError: If a limit is exceeded.
     """
     if values > MAX_VALUES:
-        raise ValueError(f"{source} is refused: its configuration holds more than {MAX_VALUES:,} values")
+        raise ValueError(f"{source} is refused: its configuration contains more than {MAX_VALUES:,} values")
     if depth > MAX_DEPTH:
         raise ValueError(f"{source} is refused: its configuration is more than {MAX_DEPTH} levels deep")
 
 
 class _Copy:
-    """Counts what it copies."""
+    """Copies values and counts them."""
 
     def __init__(self, source: object, inert: Collection[str] = ()) -> None:
         self.source = source
         self.inert = inert
-        self.within = False  # such a part
+        self.within = False  # an inert part
         self.values = 0
 
     def __call__(self, value: Any, depth: int) -> Any:
@@ -155,7 +156,9 @@ class _Copy:
         check_limits(self.values, depth, self.source)
         if value is None or type(value) in (bool, int, float):
             if type(value) is int and value.bit_length() > 64:
-                raise ValueError(f"{self.source} is refused: its configuration holds a number of over 64 bits")
+                raise ValueError(
+                    f"{self.source} is refused: its configuration contains an integer of over 64 bits"
+                )
             return value
         if type(value) is str:
             return self._text(value)
@@ -164,11 +167,11 @@ class _Copy:
         if isinstance(value, (list, tuple)):
             return [self(entry, depth + 1) for entry in value]
         raise ValueError(
-            f"{self.source} is refused: its configuration holds a {type(value).__name__}, no plain value"
+            f"{self.source} is refused: its configuration contains a {type(value).__name__}, not a plain value"
         )
 
     def _entry(self, key: Any, value: Any, depth: int) -> Any:
-        """Copies what stands under a key; names of classes may hold any sign."""
+        """Copies the value of a key; class names may contain any character."""
         if depth == 1 and key in self.inert:
             self.within = True
             copied = self(value, depth)
@@ -188,13 +191,13 @@ class _Copy:
         if type(key) is str and (self.within or _KEY.fullmatch(key) or re.fullmatch(r"-?\d+", key)):
             return self._text(key)
         raise ValueError(
-            f"{self.source} is refused: its configuration holds the key {printable(key)}, no plain name"
+            f"{self.source} is refused: its configuration contains the key {printable(key)}, not a plain name"
         )
 
     def _text(self, text: str) -> str:
         if CONTROLS.search(text.replace("\n", "").replace("\t", "")):
             raise ValueError(
-                f"{self.source} is refused: its configuration holds control characters, {printable(text)}"
+                f"{self.source} is refused: its configuration contains control characters, {printable(text)}"
             )
         return text
 

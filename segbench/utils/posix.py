@@ -1,4 +1,4 @@
-"""What Windows lacks of POSIX, in one place: the rest of the package imports and runs without it."""
+"""POSIX features that Windows lacks, in one place, so that the rest of the package imports and runs there."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# By which clusters and users stop a job: SLURM sends SIGUSR1 before the time is up.
+# Signals by which clusters and users stop a job: SLURM sends SIGUSR1 before the time limit.
 STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)
 )
@@ -19,13 +19,13 @@ NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)
 
 @contextmanager
 def signals_blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Holds signals back from this thread, and from processes that are started within.
+    """Blocks signals in this thread and in processes that are started within.
 
-    Another thread may receive them all the same, upon which Python runs their handlers in the main one: in the
-    midst of a fork, what a handler raises is printed and lost. So handlers run afterwards as well.
+    Another thread may still receive them, and Python then runs the handlers in the main thread; an exception
+    that a handler raises during a fork is printed and lost. Handlers are therefore postponed as well.
 
     Args:
-        numbers: Which.
+        numbers: The signals to block.
     """
     mask: Any = getattr(signal, "pthread_sigmask", None)
     if mask is None:
@@ -50,12 +50,12 @@ def signals_blocked(numbers: Sequence[signal.Signals]) -> Iterator[None]:
 
 
 def is_importing(frame: FrameType | None) -> bool:
-    """Tells whether a signal came while a module was being imported.
+    """Returns whether a signal arrived while a module was being imported.
 
-    A module that is half imported turns an exception into any other error, or swallows it.
+    A partially imported module may swallow an exception or turn it into another one.
 
     Args:
-        frame: In which its handler was called.
+        frame: The interrupted frame, as passed to the handler.
     """
     while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
@@ -63,16 +63,16 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 def stop_at_start(number: int, frame: FrameType | None) -> None:
-    """Ends a training before it has begun, with the status by which a cluster queues it again.
+    """Signal handler that ends a run before training starts, with the exit status that requeues the job.
 
     Args:
-        number: Of the signal.
-        frame: In which it came.
+        number: The signal.
+        frame: The interrupted frame.
 
     Raises:
-        SystemExit: With that status.
+        SystemExit: With status 75 (EX_TEMPFAIL).
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # it reaches all processes of a run
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes of a run receive it
         os.write(2, f"segbench: stopped by {signal.Signals(number).name}\n".encode())
     if is_importing(frame):
         os._exit(TEMPFAIL)  # no file is being written then
@@ -80,21 +80,21 @@ def stop_at_start(number: int, frame: FrameType | None) -> None:
 
 
 def kill_group(leader: int | None = None) -> None:
-    """Kills all processes of a group; on Windows, which has none, one process.
+    """Kills a process group; on Windows, which has none, one process.
 
     Args:
-        leader: Its first process; by default this process's own group.
+        leader: Process id of the group leader; default: the group of this process.
     """
     if hasattr(os, "killpg"):
         os.killpg(os.getpgrp() if leader is None else leader, signal.SIGKILL)
     elif leader is None:
         os._exit(1)
     else:
-        os.kill(leader, signal.SIGTERM)  # there the same as killing
+        os.kill(leader, signal.SIGTERM)  # kills on Windows
 
 
 def in_child(act: Any) -> None:
-    """Has something done in every forked process.
+    """Registers a function to be called in every forked process.
 
     Args:
         act: Called without arguments.
@@ -104,10 +104,10 @@ def in_child(act: Any) -> None:
 
 
 def peak_resident() -> int:
-    """Reads how many units of memory this process had at most: bytes on macOS, kibibytes on Linux.
+    """Returns the peak resident memory of this process: bytes on macOS, kibibytes on Linux.
 
     Returns:
-        0 where the system does not say.
+        0 if the system does not report it.
     """
     try:
         import resource
@@ -117,5 +117,5 @@ def peak_resident() -> int:
 
 
 def user_id() -> str:
-    """Names a user that has no name."""
+    """Returns the numeric id of the user, as text."""
     return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

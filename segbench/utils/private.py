@@ -1,23 +1,23 @@
-"""Files that nobody else could have put there: what is loaded as code must be such a one."""
+"""Check that no other user could have written a file before it is loaded as code."""
 
 import os
 import stat
 from pathlib import Path
 
 
-def why_open(path: Path) -> str | None:
-    """Finds out whether another user could have written a file, or put another in its place.
+def why_insecure(path: Path) -> str | None:
+    """Returns why another user could have written or replaced a file.
 
     Args:
-        path: A file or folder that is there.
+        path: An existing file or folder.
 
     Returns:
-        Which part of the path is whose, in words; None where all belongs to this user or to root, and nobody
-        else may write. A folder for everybody in which all keep to their own, as /tmp is, counts as safe.
+        A description of the insecure part of the path; None if this user or root owns all parts and nobody else
+        may write to them. World-writable folders with the sticky bit, such as /tmp, count as secure.
     """
-    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are closed to others
+    if not hasattr(os, "geteuid"):  # Windows, where folders of a user are closed to others
         return None
-    whole, real = path.absolute(), path.resolve()  # links are looked at as well as what they lead to
+    whole, real = path.absolute(), path.resolve()  # both links and their targets
     for part in dict.fromkeys([whole, *whole.parents, real, *real.parents]):
         about = part.lstat()
         if about.st_uid not in (0, os.geteuid()):
@@ -25,14 +25,14 @@ def why_open(path: Path) -> str | None:
         if stat.S_ISLNK(about.st_mode) or (stat.S_ISDIR(about.st_mode) and about.st_mode & stat.S_ISVTX):
             continue
         if about.st_mode & stat.S_IWOTH:
-            return f"everybody may write to {part}"
+            return f"{part} is writable by everyone"
         if about.st_mode & stat.S_IWGRP and not _is_own_group(about.st_gid, about.st_uid):
-            return f"a group may write to {part}"
+            return f"{part} is writable by a group"
     return None
 
 
 def _is_own_group(gid: int, uid: int) -> bool:
-    """Tells whether a group is the user's alone, as most systems make one for each user."""
+    """Returns whether a group has the user as its only member, as most systems create for each user."""
     import grp
     import pwd
 

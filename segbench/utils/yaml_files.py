@@ -1,7 +1,7 @@
-"""YAML that users write: read with errors that name the file, the line and the fix, nothing dropped silently.
+"""YAML files of users, with errors that name the file, the line and the fix.
 
-PyYAML lets the last of two equal keys win, expands aliases without a limit and reports positions in
-`<unicode string>`; here the first is refused, the second bounded and the third translated.
+PyYAML lets the last of two equal keys win, expands aliases without limit and reports positions in
+`<unicode string>`. Here duplicate keys are refused, aliases bounded and positions reported by file.
 """
 
 import codecs
@@ -13,7 +13,7 @@ import yaml
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 100  # levels; PyYAML recurses on them
-_LARGEST = 1_000_000  # values, each counted as often as aliases repeat it
+_LARGEST = 1_000_000  # values, with aliases expanded
 _LONGEST = 16 << 20  # bytes of a file
 _BINARY = {".ckpt", ".pt", ".pth", ".safetensors", ".bin", ".npz", ".onnx"}
 
@@ -22,14 +22,14 @@ def read_yaml(path: Path) -> Any:
     """Reads a YAML file.
 
     Args:
-        path: As the user gave it.
+        path: Path given by the user.
 
     Returns:
         Plain values, as `yaml.safe_load` gives them.
 
     Raises:
-        ValueError: If it is a folder, empty, not text or not valid YAML; names the file, and the line if there
-            is one.
+        ValueError: If it is a folder, empty, not text or not valid YAML. The message has the file and, if
+            known, the line.
         FileNotFoundError: If the file does not exist.
     """
     text = read_text(path)
@@ -44,7 +44,7 @@ def read_text(path: Path) -> str:
     """Reads a text file in UTF-8, with or without a byte order mark.
 
     Args:
-        path: As the user gave it.
+        path: Path given by the user.
 
     Returns:
         The text.
@@ -54,13 +54,13 @@ def read_text(path: Path) -> str:
         FileNotFoundError: If the file does not exist.
     """
     if path.is_dir():
-        inside = sorted(file.name for file in path.glob("*.y*ml"))
-        there = f"; it holds {', '.join(inside[:5])}" if inside else ""
-        raise ValueError(f"{path} is a folder; give a YAML file{there}")
+        files = sorted(file.name for file in path.glob("*.y*ml"))
+        hint = f"; it contains {', '.join(files[:5])}" if files else ""
+        raise ValueError(f"{path} is a folder; give a YAML file{hint}")
     if path.suffix in _BINARY:
-        raise ValueError(f"{path} is not a YAML file; a checkpoint is given by --checkpoint {path}")
+        raise ValueError(f"{path} is not a YAML file; give a checkpoint by --checkpoint {path}")
     if path.stat().st_size > _LONGEST:
-        raise ValueError(f"{path} has more than {_LONGEST >> 20} MB: that is not a YAML file")
+        raise ValueError(f"{path} is larger than {_LONGEST >> 20} MB, too large for a YAML file")
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"{path} is saved as UTF-16 (as PowerShell's `>` does); save it as UTF-8")
@@ -74,15 +74,15 @@ def read_text(path: Path) -> str:
 
 
 def check_yaml(text: str, where: str) -> None:
-    """Refuses YAML that is broken, ambiguous or hostile.
+    """Refuses YAML that is invalid, ambiguous or malicious.
 
     Args:
         text: YAML.
         where: The file or option it comes from, for messages.
 
     Raises:
-        ValueError: If it is not YAML, holds several documents, an object, a key twice or itself, or is nested
-            or repeated without end.
+        ValueError: If it is not YAML, contains several documents, an object, a duplicate key or itself, or is
+            nested or repeated beyond the limits.
     """
     try:
         _check_depth(text, where)
@@ -94,14 +94,14 @@ def check_yaml(text: str, where: str) -> None:
 
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
-    """Finds the line that sets a value.
+    """Returns the line that sets a value.
 
     Args:
         text: Valid YAML.
-        keys: Path of nested keys; dotted keys of the YAML count as the keys they spell.
+        keys: Path of nested keys; dotted keys in the YAML are split.
 
     Returns:
-        From 1; None where the YAML does not set it, or sets it as part of a value that has no keys.
+        Line number from 1; None if the YAML does not set the value, or sets it as part of a value without keys.
     """
     node, line, rest = yaml.compose(text, _Loader), None, list(keys)
     while rest and isinstance(node, yaml.MappingNode):
@@ -129,14 +129,14 @@ def _check_depth(text: str, where: str) -> None:
 
 
 def _count(node: yaml.Node, where: str, known: dict[yaml.Node, int], open_: set[yaml.Node]) -> int:
-    """Counts the values of a tree, aliases expanded, and looks at every mapping's keys."""
+    """Counts the values of a tree with aliases expanded, and checks the keys of mappings."""
     if node in known:
         return known[node]
     if node in open_:
-        raise ValueError(f"{_at(where, node.start_mark)}: an alias holds itself")
+        raise ValueError(f"{_at(where, node.start_mark)}: an alias contains itself")
     if not node.tag.startswith("tag:yaml.org,2002:") or ":python/" in node.tag:
         tag = node.tag.replace("tag:yaml.org,2002:", "!!")
-        raise ValueError(f"{_at(where, node.start_mark)}: {tag} makes an object; write plain values")
+        raise ValueError(f"{_at(where, node.start_mark)}: {tag} creates an object; write plain values")
     open_.add(node)
     children: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
@@ -159,23 +159,23 @@ def _check_keys(node: yaml.MappingNode, where: str) -> None:
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise ValueError(
-                f"{_at(where, key.start_mark)}: a {key.id} cannot be a key; quote text that has braces"
+                f"{_at(where, key.start_mark)}: a {key.id} cannot be a key; quote text that contains braces"
             )
         line, same = key.start_mark.line + 1, (key.tag, key.value)
         if same in lines:
             first = lines[same]
             raise ValueError(
-                f"{where}, line {line}: '{key.value}' is given twice, first in line {first}; leave one out"
+                f"{where}, line {line}: '{key.value}' is given twice, first in line {first}; remove one"
             )
         lines[same] = line
 
 
-# libyaml's words, and what they mean for who wrote the file.
-_MEANT = {
-    "mapping values are not allowed in this context": "a second ':' in one line; quote text that holds ': '",
+# Messages of libyaml, and what they mean to the author of the file.
+_MEANINGS = {
+    "mapping values are not allowed in this context": "a second ':' in one line; quote text that contains ': '",
     "did not find expected key": "wrong indentation: this line continues nothing above it",
-    "did not find expected '-' indicator": "wrong indentation, or a '- ' is missing: a list stands above",
-    "found undefined alias": "'*' refers to an anchor that is not there; quote text that begins with it",
+    "did not find expected '-' indicator": "wrong indentation, or a '- ' is missing in a list",
+    "found undefined alias": "'*' refers to an unknown anchor; quote text that begins with it",
     "found unexpected end of stream": "a quote is not closed",
 }
 
@@ -190,16 +190,16 @@ def _explain(error: yaml.YAMLError, text: str, where: str) -> str:
     at = lines[min(mark.line, len(lines) - 1)][mark.column : mark.column + 1]
     if "cannot start any token" in problem:
         return f"{place}: " + (
-            "a tab; indent with spaces" if at == "\t" else f"'{at}' begins no plain text; quote it"
+            "a tab; indent with spaces" if at == "\t" else f"'{at}' cannot begin plain text; quote it"
         )
     if "another document" in problem:
-        return f"{place}: a second document begins behind `---`; give each as a file of its own"
+        return f"{place}: a second document begins after `---`; put each in a file of its own"
     if "parsing a flow" in str(error.context) and opened is not None:
         bracket = lines[opened.line][opened.column : opened.column + 1]
         if bracket in ("[", "{"):
             return f"{place}: '{bracket}' of line {opened.line + 1} is not closed, or a comma is missing"
         return f"{place}: a bracket is not closed, or a value is missing"
-    return f"{place}: {_MEANT.get(problem, problem)}"
+    return f"{place}: {_MEANINGS.get(problem, problem)}"
 
 
 def _at(where: str, mark: Any) -> str:

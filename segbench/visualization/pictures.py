@@ -1,6 +1,5 @@
 """Label maps as pictures: colours, overlays, and panels with a legend. Arrays are RGB uint8."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.utils.files import naming
+from segbench.utils.fingerprint import short_hash
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.integer]
@@ -205,7 +205,7 @@ def file_name(name: str) -> str:
     if len(file.encode()) <= _LONGEST:
         return file
     start = file.encode()[: _LONGEST - 17].decode(errors="ignore")
-    return f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{start}-{short_hash(name, 16)}"
 
 
 def write_png(path: str, picture: NDArray[Any]) -> None:

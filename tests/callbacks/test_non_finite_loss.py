@@ -190,7 +190,7 @@ def test_all_processes_end_alike_whichever_has_seen_it(fit, tmp_path, what):
     options = ["--trainer.devices", "2", "--data.init_args.batch_size", "1"]
     processes = Processes(2, [*fit, *options, *poison(what, step=2, rank=1, until=3)], tmp_path)
     assert processes.wait() == [2, 2]
-    lines = [line for line in processes.said(0).splitlines() if line.startswith("segbench: error: ")]
+    lines = [line for line in processes.output(0).splitlines() if line.startswith("segbench: error: ")]
     run, record = check_run()
     assert len(lines) == 1
     assert str(run) in lines[0]

@@ -310,7 +310,9 @@ def test_what_is_built_from_no_checkpoint_may_have_any_keys(evil, honest):
         {"trainer": {"precision": None}, "experiment": {"a.class_path": "evilmod.Evil"}},
     ):
         with_config(honest, **changes)
-        with pytest.raises(ValueError, match=r"evil.ckpt is refused: .* the key a.class_path, no plain name"):
+        with pytest.raises(
+            ValueError, match=r"evil.ckpt is refused: .* the key a.class_path, not a plain name"
+        ):
             run_config(read_checkpoint("evil.ckpt"), "evil.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Damages files: at random, but always the same way for the same generator."""
+"""Random damage to files, reproducible for a given random generator."""
 
 import copy
 import io
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-# Values that readers of trees stumble over, whatever belongs in their place.
+# Values that often break readers of nested data.
 NASTY = (
     *(None, True, False, 0, -1, 1, 255, 256, 2**31, 2**63, 10**30, 0.5, 1e308, float("inf"), float("nan")),
     *("", " ", "~", "null", "../../x", "/", "\0", "\x1b[31m", "ä" * 300, "x" * 5000, "{a: b", "a.b.c", "1e5"),
@@ -21,7 +21,7 @@ NASTY = (
 
 
 def damage_bytes(data: bytes, random: random.Random) -> bytes:
-    """Flips, cuts, repeats, zeroes or inserts at one to three places."""
+    """Flips, cuts, repeats, zeroes or inserts bytes at one to three positions."""
     data = bytearray(data)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         if not data:
@@ -41,14 +41,14 @@ def damage_bytes(data: bytes, random: random.Random) -> bytes:
             data[at:at] = random.randbytes(min(length, 4096))
         elif kind == 5:
             data[at:at] = data[at : at + min(length, 4096)]
-        else:  # numbers at their limits, where sizes and offsets may stand
+        else:  # extreme numbers, which may replace sizes and offsets
             value = random.choice((b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f"))
             data[at : at + 4] = value
     return bytes(data)
 
 
 def damage_text(text: str, random: random.Random) -> bytes:
-    """Deletes, repeats, swaps and replaces lines and words; now and then bytes."""
+    """Deletes, repeats, swaps and replaces lines and words, sometimes bytes."""
     if random.random() < 0.2:
         return damage_bytes(text.encode(), random)
     lines = text.split("\n")
@@ -84,10 +84,10 @@ def damage_tree(tree, random: random.Random):
     """Replaces, removes, renames, adds or moves entries of nested dictionaries and lists."""
     tree = copy.deepcopy(tree)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        places = list(_places(tree))
-        if not places:
+        entries = list(_entries(tree))
+        if not entries:
             return random.choice(NASTY)
-        owner, key = random.choice(places)
+        owner, key = random.choice(entries)
         kind = random.randrange(6)
         if kind <= 2:
             owner[key] = copy.deepcopy(random.choice(NASTY))
@@ -98,22 +98,22 @@ def damage_tree(tree, random: random.Random):
                 owner.pop(key)
             )
         else:
-            other, name = random.choice(places)
+            other, name = random.choice(entries)
             if name in other if isinstance(other, dict) else name < len(other):
                 owner[key] = copy.deepcopy(other[name])
     return tree
 
 
-def _places(tree):
+def _entries(tree):
     """Yields each container with each of its keys."""
-    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in list(entries):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in list(items):
         yield tree, key
-        yield from _places(value)
+        yield from _entries(value)
 
 
 def damage_yaml(data: bytes, random: random.Random) -> bytes:
-    """Damages the text, or the tree so that it stays YAML."""
+    """Damages the text, or the values of valid YAML."""
     if random.random() < 0.5:
         return damage_text(data.decode(), random)
     return yaml.safe_dump(damage_tree(yaml.safe_load(data), random), allow_unicode=True).encode(
@@ -122,14 +122,14 @@ def damage_yaml(data: bytes, random: random.Random) -> bytes:
 
 
 def damage_json(data: bytes, random: random.Random) -> bytes:
-    """Damages the text, or the tree so that it stays JSON."""
+    """Damages the text, or the values of valid JSON."""
     if random.random() < 0.3:
         return damage_text(data.decode(), random)
     return json.dumps(damage_tree(json.loads(data), random)).encode()
 
 
 def damage_json_lines(data: bytes, random: random.Random) -> bytes:
-    """Damages the text, or the tree in one line."""
+    """Damages the text, or the values in one line."""
     if random.random() < 0.3:
         return damage_text(data.decode(), random)
     lines = data.decode().splitlines()
@@ -139,7 +139,7 @@ def damage_json_lines(data: bytes, random: random.Random) -> bytes:
 
 
 def damage_png(data: bytes, random: random.Random) -> bytes:
-    """Damages bytes, or the content of a chunk whose checksum is then made right."""
+    """Damages bytes, or the content of a chunk, with a valid checksum."""
     if random.random() < 0.4:
         return damage_bytes(data, random)
     chunks, at = [], 8
@@ -158,7 +158,7 @@ def damage_png(data: bytes, random: random.Random) -> bytes:
 
 
 def damage_checkpoint(data: bytes, random: random.Random) -> bytes:
-    """Damages bytes, a member of the archive, or the tree that it holds."""
+    """Damages bytes, a member of the archive, or the values in it."""
     choice = random.random()
     if choice < 0.3:
         return damage_bytes(data, random)
@@ -171,7 +171,7 @@ def damage_checkpoint(data: bytes, random: random.Random) -> bytes:
 
 
 def damage_safetensors(data: bytes, random: random.Random) -> bytes:
-    """Damages bytes, or the header so that it stays JSON of the length that it claims."""
+    """Damages bytes, or the values of the header, which stays JSON of the declared length."""
     if random.random() < 0.4:
         return damage_bytes(data, random)
     length = int.from_bytes(data[:8], "little")
@@ -187,7 +187,7 @@ def damage_safetensors(data: bytes, random: random.Random) -> bytes:
 
 
 def damage_ledger(data: bytes, random: random.Random) -> bytes:
-    """Damages bytes, a member of the archive, or an array: its values, its type, its shape, its presence."""
+    """Damages bytes, a member of the archive, or an array: its values, type, shape or presence."""
     choice = random.random()
     if choice < 0.3:
         return damage_bytes(data, random)
@@ -221,7 +221,7 @@ def damage_ledger(data: bytes, random: random.Random) -> bytes:
 
 
 def _damage_member(data: bytes, random: random.Random) -> bytes:
-    """Damages one file inside a ZIP archive whose checksums are then right."""
+    """Damages one file inside a ZIP archive, with valid checksums."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w") as damaged:
         names = archive.namelist()

@@ -1,4 +1,4 @@
-"""What is damaged, and who reads it: each target is a file that users have and the door it comes in by."""
+"""Targets of the fuzzer: files that users have, each with the function that reads it."""
 
 import contextlib
 import io
@@ -23,12 +23,12 @@ PALETTE = ((70, 130, 180), (128, 64, 128), (0, 0, 142))
 
 
 class Target(NamedTuple):
-    """A kind of file.
+    """A file and its reader.
 
     Attributes:
-        seed: The whole file, below the workshop.
-        damage: Makes a damaged copy of its bytes.
-        read: Reads the file at the seed's place; raises ValueError or OSError, or SystemExit after a line.
+        seed: Path of the intact file below the workshop, where its damaged copies are written.
+        damage: Returns a damaged copy of its bytes.
+        read: Reads the file; raises ValueError or OSError, or SystemExit after one line.
     """
 
     seed: str
@@ -37,7 +37,7 @@ class Target(NamedTuple):
 
 
 def build(folder: Path) -> None:
-    """Makes the workshop: a dataset, a run on it, and what the verbs write, each as a user would have it."""
+    """Creates the workshop: a dataset, a run on it, and files written by the commands."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for split, count in {"train": 3, "val": 2, "test": 1}.items():
@@ -62,7 +62,7 @@ def build(folder: Path) -> None:
 
 
 def targets() -> dict[str, Target]:
-    """All of them by name; paths are below the working directory."""
+    """Returns all targets by name; paths are relative to the working directory."""
     found = {
         "yaml": Target("fit.yaml", mutations.damage_yaml, _parse),
         "sweep": Target("sweep.yaml", mutations.damage_yaml, _check_sweep),
@@ -83,8 +83,8 @@ def targets() -> dict[str, Target]:
         damage = mutations.damage_png if "png" in kind else mutations.damage_bytes
         part = "masks" if kind in MASKS else "images"
         suffix = kind.split()[-1]
-        place = f"sets/{kind}/{part}/train/0.{suffix}"
-        found[kind] = Target(place, damage, lambda kind=kind: _data(Path("sets") / kind))
+        path = f"sets/{kind}/{part}/train/0.{suffix}"
+        found[kind] = Target(path, damage, lambda kind=kind: _data(Path("sets") / kind))
     return found
 
 
@@ -119,7 +119,7 @@ def _write(path: Path, pixels: np.ndarray) -> None:
 
 
 def _one_file_sets(folder: Path, generator) -> None:
-    """Writes a dataset of one image for each kind of picture."""
+    """Writes a dataset of one image for each image format."""
     labels = _labels(generator)
     scene = _scene(labels, generator)
     wide = scene.astype(np.uint16) * 257
@@ -232,16 +232,16 @@ def _text(data: bytes, random: random.Random) -> bytes:
 
 
 def _silently(args: list[str]) -> None:
-    """Runs a verb; a refusal in one line becomes a ValueError, any other end stays what it is."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+    """Runs a command; a refusal in one line becomes a ValueError, other outcomes are unchanged."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(stderr):
         try:
             main(args)
         except SystemExit as stop:
-            lines = [line for line in told.getvalue().splitlines() if line.startswith("segbench: error: ")]
+            lines = [line for line in stderr.getvalue().splitlines() if line.startswith("segbench: error: ")]
             if stop.code not in {0, None}:
                 if len(lines) != 1:
-                    raise AssertionError(f"exit {stop.code} after {told.getvalue()[-2000:]!r}") from None
+                    raise AssertionError(f"exit {stop.code} after {stderr.getvalue()[-2000:]!r}") from None
                 raise ValueError(lines[0]) from None
 
 
@@ -257,7 +257,7 @@ def _check_sweep() -> None:
 
 
 def _data(root: Path, **options) -> None:
-    """Reads all images and masks as training does."""
+    """Reads all images and masks as in training."""
     from segbench.data.folder import FolderDataModule
 
     module = FolderDataModule(root, num_workers=0, **options)
@@ -277,8 +277,8 @@ def _load(path: str) -> None:
     import segbench
 
     task = segbench.load(path)
-    labels = task.segment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    assert labels.shape == (1, 32, 32)
+    preds = task.segment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert preds.shape == (1, 32, 32)
 
 
 def _load_ledger() -> None:
@@ -293,7 +293,7 @@ def _report() -> None:
 
 
 def _read_metrics() -> None:
-    """Resumes logging, and reads what was logged as a sweep does."""
+    """Resumes logging, and reads the metrics like a sweep."""
     from segbench.commands.sweep.job import columns, read_metric
     from segbench.runs.metrics_csv import MetricsCSV
 

@@ -1,4 +1,4 @@
-"""Damaged files of every kind are read, or refused in one line."""
+"""Damaged files of every type are read, or refused in one line."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from mutations import damage_png, damage_tree
 from run import fuzz
 from targets import build, targets
-from worker import fault_of
+from worker import failure_of
 
 
 def _fail(error):
@@ -20,7 +20,7 @@ def _spin():
 
 
 @pytest.mark.parametrize(
-    ("read", "fault"),
+    ("read", "failure"),
     [
         (lambda: None, None),
         (lambda: _fail(ValueError("a.png: the file is damaged")), None),
@@ -31,12 +31,12 @@ def _spin():
         (_spin, "more than 0.1 s"),
     ],
 )
-def test_the_fuzzer_tells_faults_from_refusals(read, fault):
-    found = fault_of(read, seconds=0.1)
-    assert (found is None) if fault is None else (fault in found)
+def test_fuzzer_distinguishes_failures_from_refusals(read, failure):
+    found = failure_of(read, seconds=0.1)
+    assert (found is None) if failure is None else (failure in found)
 
 
-def test_damage_depends_on_the_generator_alone(tmp_path):
+def test_damage_is_reproducible(tmp_path):
     from PIL import Image
 
     path = tmp_path / "x.png"
@@ -52,5 +52,7 @@ def test_damage_depends_on_the_generator_alone(tmp_path):
 @pytest.mark.slow
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path):
     build(tmp_path / "workshop")
-    faults = fuzz(tmp_path / "workshop", list(targets()), count=300)
-    assert not faults, "\n\n".join(f"{fault.target} {fault.number}: {fault.what}" for fault in faults)
+    failures = fuzz(tmp_path / "workshop", list(targets()), count=300)
+    assert not failures, "\n\n".join(
+        f"{failure.target} {failure.number}: {failure.what}" for failure in failures
+    )

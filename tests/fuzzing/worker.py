@@ -1,4 +1,4 @@
-"""A process that reads one damaged file after the other and says, a line of JSON for each, what came of it."""
+"""A process that reads damaged files one by one and prints the outcome of each as a line of JSON."""
 
 import json
 import os
@@ -11,51 +11,51 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 15  # of the processor, so that a busy machine changes nothing
+SECONDS = 15  # of CPU time, so that the load of the machine does not matter
 GIB = 2**30
-MEMORY = 1.4 * GIB  # beside what a command has to begin with, so that the whole stays below 2
+MEMORY = 1.4 * GIB  # in addition to that of an idle command, so that the total stays below 2
 
 
 class Hang(BaseException):
-    """A file has taken too long."""
+    """A file took too long."""
 
 
 def work(jobs: list[tuple[str, int, int]], seed: int) -> None:
-    """Reads damaged files, in the workshop.
+    """Reads damaged files in the workshop.
 
     Args:
-        jobs: Target, number of its first file, number after its last.
-        seed: Decides on all damage.
+        jobs: Target, number of its first file, number after its last file.
+        seed: Seed of all damage.
     """
     from peak import peak, resident
     from targets import targets
 
-    resource.setrlimit(resource.RLIMIT_DATA, (4 * GIB, 4 * GIB))  # for the safety of the machine
+    resource.setrlimit(resource.RLIMIT_DATA, (4 * GIB, 4 * GIB))  # protects the machine
     known = targets()
     for name, start, stop in jobs:
-        place = Path(known[name].seed)
-        whole = place.read_bytes()
+        path = Path(known[name].seed)
+        whole = path.read_bytes()
         for number in range(start, stop):
             print(json.dumps({"name": name, "begin": number}), flush=True)
-            place.write_bytes(known[name].damage(whole, random.Random(f"{seed} {name} {number}")))
+            path.write_bytes(known[name].damage(whole, random.Random(f"{seed} {name} {number}")))
             before = resident()  # which grows over thousands of files
-            fault = fault_of(known[name].read)
+            failure = failure_of(known[name].read)
             grown = peak() - before
-            if fault is None and grown > MEMORY:
-                fault = f"{grown / GIB:.1f} GiB of memory"
-            print(json.dumps({"name": name, "end": number, "fault": fault}), flush=True)
-        place.write_bytes(whole)
+            if failure is None and grown > MEMORY:
+                failure = f"{grown / GIB:.1f} GiB of memory"
+            print(json.dumps({"name": name, "end": number, "failure": failure}), flush=True)
+        path.write_bytes(whole)
 
 
-def fault_of(read: Callable[[], object], seconds: float = SECONDS) -> str | None:
-    """Calls what reads a file.
+def failure_of(read: Callable[[], object], seconds: float = SECONDS) -> str | None:
+    """Calls a reader.
 
     Args:
-        read: It.
-        seconds: Of the processor that it may take.
+        read: Reads a file.
+        seconds: Limit of CPU time.
 
     Returns:
-        What is wrong with the outcome: anything but success or an error of one line.
+        Description of a failure; None after success or an error of one line.
     """
 
     def stop(*_: object) -> None:

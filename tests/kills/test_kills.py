@@ -1,27 +1,27 @@
-"""25 kills: nothing finished is lost, results equal those of an undisturbed run, nothing is left behind."""
+"""25 kills: finished results are kept, all results equal those of an undisturbed run, no other files remain."""
 
 import fork_server
 import pytest
-from kill_rounds import WORKS, prepare, rounds, sweep_rounds
+from kill_rounds import WORKLOADS, prepare, rounds, sweep_rounds
 
 KILLS = {"fit": 8, "feature cache": 5, "segment": 5, "export huggingface": 2, "export safetensors": 2}
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A folder with what is killed."""
+def folder(tmp_path):
+    """A folder with the inputs of all workloads."""
     fork_server.start()
-    (tmp_path / "place").mkdir()
-    prepare(tmp_path / "place")
-    return tmp_path / "place"
+    (tmp_path / "workloads").mkdir()
+    prepare(tmp_path / "workloads")
+    return tmp_path / "workloads"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORKS)
-def test_kills_at_any_write_leave_no_trace_in_the_results(place, name):
-    assert list(rounds(place, WORKS[name], KILLS[name], seed=1)) == []
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_kills_at_any_write_do_not_change_results(folder, name):
+    assert list(rounds(folder, WORKLOADS[name], KILLS[name], seed=1)) == []
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(place):
-    assert list(sweep_rounds(place, kills=3)) == []
+def test_sweep_killed_three_times_ends_like_an_undisturbed_one(folder):
+    assert list(sweep_rounds(folder, kills=3)) == []

@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in YAML, as people make them: one line with path, reason and fix."""
+"""Common mistakes on the command line and in YAML: one line with path, reason and fix."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    """Runs a command that must fail before anything is built, with one line, and returns the line."""
+    """Runs a command that must fail with one line before a run folder exists, and returns the line."""
     with pytest.raises(SystemExit) as stop:
         main(list(args))
     assert stop.value.code == 2
@@ -39,7 +39,7 @@ def refuse(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return line
 
 
-# Options that do not exist: of this package at any depth, and of other tools.
+# Unknown options: misspelt ones at any depth, and names of other tools.
 OPTIONS = {
     "--model.init_args.decodr x": "model.init_args.decodr: unknown option; did you mean decoder",
     "--data.init_args.img_sze [3,3]": "data.init_args.img_sze: unknown option; did you mean img_size",
@@ -78,11 +78,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("words", OPTIONS)
-def test_options_that_do_not_exist_name_the_near_one(tiny, capsys, words):
+def test_unknown_option_suggests_the_closest(tiny, capsys, words):
     assert OPTIONS[words] in refuse(capsys, "fit", "--config", "tiny.yaml", *words.split())
 
 
-# Values that an option does not take.
+# Values of the wrong type, and unknown classes and choices.
 VALUES = {
     "model.init_args.decoder=linear": "unknown class 'linear'; did you mean LinearDecoder? "
     "Decoder classes are AttentionUNet, LinearDecoder, MaskTransformer, ",
@@ -114,7 +114,7 @@ VALUES = {
     "model.init_args.small_images=enlarg": "give one of enlarge, whole; got enlarg; did you mean enlarge?",
     "logger=wandbb": "did you mean wandb?",
     "seed_everything=x": "seed_everything: give true or false or a whole number; got x",
-    # null where there must be something
+    # null for options that require a value
     "model.init_args.decoder=null": "model.init_args.decoder: needs a value",
     "model.init_args.optimizer=null": "model.init_args.optimizer: give a class of kind Optimizer; got null",
     "model.init_args.schedule=null": "give a class of kind Schedule, such as Cosine, Poly; got null",
@@ -122,7 +122,7 @@ VALUES = {
     "model.init_args.flip=null": "give true or false; got null",
     "data.init_args.batch_size=null": "data.init_args.batch_size: give a whole number; got null",
     "logger=null": "logger: give one of csv, tensorboard, wandb; got null",
-    # Trainer's own
+    # options of the trainer
     "trainer.accelerator=gpus": "unknown accelerator 'gpus'; did you mean gpu?",
     "trainer.strategy=dpp": "unknown strategy 'dpp'; did you mean ddp?",
     "trainer.devices=two": "give auto, a number from 1, or a list of devices as in [0, 1]; got two",
@@ -131,11 +131,11 @@ VALUES = {
 
 
 @pytest.mark.parametrize("word", VALUES)
-def test_values_say_what_is_accepted(tiny, capsys, word):
+def test_refused_value_lists_accepted_values(tiny, capsys, word):
     assert VALUES[word] in refuse(capsys, "fit", "--config", "tiny.yaml", f"--{word}")
 
 
-def test_an_accelerator_that_is_not_there_names_the_cpu(tiny, capsys, monkeypatch):
+def test_missing_accelerator_suggests_the_cpu(tiny, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("lightning.pytorch.accelerators.cuda.CUDAAccelerator.is_available", lambda: False)
     monkeypatch.setattr("lightning.pytorch.accelerators.mps.MPSAccelerator.is_available", lambda: False)
@@ -145,7 +145,7 @@ def test_an_accelerator_that_is_not_there_names_the_cpu(tiny, capsys, monkeypatc
         assert "--trainer.accelerator cpu" in line
 
 
-# In files: with the file and the line that hold the value, of whichever file it is.
+# In files: with the file and line of the value, whichever file it is.
 FILES = {
     "model:\n  init_args:\n    decodr: x\n": "decodr: unknown option; did you mean decoder",
     "trainer:\n  # a comment\n  max_stps: 3\n": "did you mean trainer.max_steps",
@@ -158,7 +158,7 @@ FILES = {
 
 @pytest.mark.parametrize("text", FILES)
 @pytest.mark.parametrize("last", [True, False])
-def test_values_of_files_are_found_there(tiny, capsys, text, last):
+def test_refused_value_in_a_file_has_file_and_line(tiny, capsys, text, last):
     Path("mine.yaml").write_text(text)
     Path("other.yaml").write_text("trainer:\n  min_steps: 1\n")
     names = ["tiny.yaml", "other.yaml", "mine.yaml"] if last else ["tiny.yaml", "mine.yaml", "other.yaml"]
@@ -167,7 +167,7 @@ def test_values_of_files_are_found_there(tiny, capsys, text, last):
     assert line.endswith("(mine.yaml, line 3)")
 
 
-def test_broken_files_name_themselves_and_the_line(tiny, capsys):
+def test_invalid_yaml_has_file_and_line(tiny, capsys):
     Path("mine.yaml").write_text("trainer:\n\tmax_steps: 3\n")
     for option in ("--config", "-c", "--overlay"):
         line = refuse(capsys, "fit", "--config", "tiny.yaml", option, "mine.yaml")
@@ -178,45 +178,45 @@ def test_broken_files_name_themselves_and_the_line(tiny, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("trainer:\n  max_steps: 3\n  max_steps: 5\n", "line 3: 'max_steps' is given twice, first in line 2"),
-        ("- a\n- b\n", "holds a list only; a configuration has keys, such as model, data and trainer"),
-        ("word\n", "holds text only"),
+        ("- a\n- b\n", "contains a list only; a configuration has keys, such as model, data and trainer"),
+        ("word\n", "contains text only"),
         ("", "is empty"),
     ],
 )
-def test_files_that_are_no_configuration(tiny, capsys, text, told):
+def test_file_without_a_configuration_is_refused(tiny, capsys, text, expected):
     Path("mine.yaml").write_text(text)
     line = refuse(capsys, "fit", "--config", "tiny.yaml", "--config", "mine.yaml")
     assert line.startswith("mine.yaml")
-    assert told in line
+    assert expected in line
 
 
-def test_files_that_are_not_there(tiny, capsys):
+def test_missing_file_suggests_the_closest(tiny, capsys):
     line = refuse(capsys, "fit", "--config", "tny.yaml")
     assert line == "--config: file not found: tny.yaml; did you mean tiny.yaml?"
-    assert "is a folder; give a YAML file; it holds tiny.yaml" in refuse(capsys, "fit", "--config", ".")
+    assert "is a folder; give a YAML file; it contains tiny.yaml" in refuse(capsys, "fit", "--config", ".")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
-        (["{val:", "0.1}"], "quote it: --data.init_args.splits '{val: 0.1}'"),
-        (["{val: 0.1,", "test: 0.2}"], "quote it: --data.init_args.splits '{val: 0.1, test: 0.2}'"),
+        (["{val:", "0.1}"], "quote them: --data.init_args.splits '{val: 0.1}'"),
+        (["{val: 0.1,", "test: 0.2}"], "quote them: --data.init_args.splits '{val: 0.1, test: 0.2}'"),
         (["{val: 0.1"], "'{' of line 1 is not closed"),
         (["{val: 0.1, val: 0.2}"], "'val' is given twice"),
         (["{val 0.1}"], "give a mapping, as in '{NAME: 0.5}' or null"),
         (["{off: a.txt}"], "the key false: YAML reads off, no, 1 and null as values"),
     ],
 )
-def test_mappings_on_the_command_line(tiny, capsys, words, told):
+def test_mapping_on_the_command_line_needs_quotes(tiny, capsys, words, expected):
     args = ["fit", "--config", "tiny.yaml", "--data", FOLDER, "--data.init_args.root", "x"]
-    assert told in refuse(capsys, *args, "--data.init_args.splits", *words)
+    assert expected in refuse(capsys, *args, "--data.init_args.splits", *words)
 
 
 @pytest.mark.parametrize("classes", ["[off, on]", "[1, 2]", "[sky, null]", "[road, 3.5]", "[y, yes]"])
-def test_class_names_that_yaml_reads_otherwise(tiny, capsys, classes):
+def test_class_names_that_yaml_does_not_read_as_text_are_refused(tiny, capsys, classes):
     data = f"data:\n  class_path: {FOLDER}\n  init_args:\n    root: x\n    classes: {classes}\n"
     Path("mine.yaml").write_text(data)
     line = refuse(capsys, "fit", "--config", "tiny.yaml", "--config", "mine.yaml")
@@ -225,7 +225,7 @@ def test_class_names_that_yaml_reads_otherwise(tiny, capsys, classes):
     assert line.endswith("(mine.yaml, line 5)")
 
 
-def test_quoted_class_names_and_dates_are_taken_as_written(tiny, capsys):
+def test_quoted_class_names_and_dates_are_text(tiny, capsys):
     data = f"data:\n  class_path: {FOLDER}\n  init_args:\n    root: x\n    classes: ['off', 2020-01-01]\n"
     Path("mine.yaml").write_text(data)
     with pytest.raises(SystemExit) as stop:
@@ -234,7 +234,7 @@ def test_quoted_class_names_and_dates_are_taken_as_written(tiny, capsys):
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["classes"] == ["off", "2020-01-01"]
 
 
-def test_names_alone_do_whatever_else_the_yaml_names(tiny, capsys):
+def test_class_names_without_module_resolve(tiny, capsys):
     parts = {"decoder": "MaskTransformer", "schedule": "Cosine", "optimizer": "AdamW"}
     words = [f"--model.init_args.{key}={name}" for key, name in parts.items()]
     with pytest.raises(SystemExit) as stop:
@@ -244,13 +244,13 @@ def test_names_alone_do_whatever_else_the_yaml_names(tiny, capsys):
     assert {key: printed[key]["class_path"].rpartition(".")[2] for key in parts} == parts
 
 
-def test_a_window_may_be_one_side_as_in_segment(tiny, capsys):
+def test_window_accepts_one_side_length(tiny, capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--config", "tiny.yaml", "--model.init_args.window=96", "--print_config"])
     assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["window"] == 96
 
 
-def test_null_given_to_a_part_is_null(tiny, capsys):
+def test_null_for_an_option_of_a_component_stays_null(tiny, capsys):
     with pytest.raises(SystemExit):
         main(
             [
@@ -266,7 +266,7 @@ def test_null_given_to_a_part_is_null(tiny, capsys):
     )
 
 
-def test_doctor_names_the_file_although_it_reads_a_part(tiny, capsys):
+def test_doctor_reports_the_file_of_a_refused_value(tiny, capsys):
     Path("mine.yaml").write_text("trainer: {}\ndata:\n  init_args:\n    img_size: 96\n")
     line = refuse(capsys, "doctor", "--config", "tiny.yaml", "--config", "mine.yaml")
     assert line.endswith("got 96 (mine.yaml, line 4)")
@@ -288,5 +288,5 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("words", OTHERS)
-def test_other_verbs_speak_alike(tiny, capsys, words):
+def test_other_commands_report_mistakes_alike(tiny, capsys, words):
     assert OTHERS[words] in refuse(capsys, *words.split())

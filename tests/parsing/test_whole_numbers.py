@@ -1,7 +1,7 @@
-"""`limit_val_batches: 1` is one batch, never all of them.
+"""`limit_val_batches: 1` is one batch, not 100 % of them.
 
-Lightning writes int before float there; but typing caches `Optional[Union[int, float]]` by its members, so
-that what Python shows has the order of whichever module asked first.
+Lightning annotates int before float; but typing caches `Optional[Union[int, float]]` by its members, so that
+the actual order is that of the module that created it first.
 """
 
 from typing import Union
@@ -26,14 +26,14 @@ class Limited:
 
 @pytest.mark.parametrize("name", ["either", "perhaps", "text", "number", "swapped"])
 @pytest.mark.parametrize(("given", "value"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5)])
-def test_a_whole_number_stays_whole_where_both_are_taken(name, given, value):
+def test_integer_stays_an_integer_where_both_types_are_accepted(name, given, value):
     parser = ExplainedParser()
     parser.add_class_arguments(Limited, "x")
     read = parser.parse_args([f"--x.{name}={given}"])["x"][name]
     assert (read, type(read)) == (value if name != "text" else given, str if name == "text" else type(value))
 
 
-def test_a_share_stays_a_share():
+def test_integer_for_a_float_option_becomes_a_float():
     parser = ExplainedParser()
     parser.add_class_arguments(Limited, "x")
     assert type(parser.parse_args(["--x.share=1"]).x.share) is float

@@ -566,7 +566,7 @@ def test_foreign_configurations_in_a_checkpoint_are_refused(tiny, capsys):
         content["segbench"]["config"] = config
         torch.save(content, "foreign.ckpt")
         line = refuse(capsys, "test", "--checkpoint", "foreign.ckpt")
-        assert "carries a configuration that is not understood" in line
+        assert "a configuration that is not" in line
 
 
 @pytest.mark.slow
@@ -703,7 +703,7 @@ def test_checkpoints_that_do_not_fit(tiny, capsys):
 def test_help_is_light():
     program = "import sys; from segbench.__main__ import main; main(['--help']); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "segbench VERB" in done.stdout
+    assert "segbench COMMAND" in done.stdout
     for heavy in ("torch", "numpy", "lightning", "cv2", "jsonargparse"):
         assert f"'{heavy}'" not in done.stdout
 

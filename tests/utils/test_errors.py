@@ -1,4 +1,4 @@
-"""One line is left of any mistake."""
+"""User errors and failures of the machine become one line."""
 
 import errno
 import os
@@ -36,17 +36,17 @@ def test_nested_messages_are_reduced_to_keys_and_cause():
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "expected"),
     [
         ("Expected a typing.Literal[2, 4]. Got value: 3", "decoder block_size: choose one of 2, 4; got 3"),
         ("Expected a <class 'list'>", "decoder block_size: give a list"),
     ],
 )
-def test_an_option_of_a_part_is_a_key_too_and_its_type_is_told_in_words(cause, told):
+def test_option_of_a_component_is_reported_with_its_accepted_values(cause, expected):
     text = f"""Parser key "decoder":
   Type collections.abc.Callable[[X, int], Y] expects a function or a callable class: Parser key "block_size":
     {cause}. Got value: Namespace(class_path='Z')"""
-    assert readable(ValueError(text)) == told
+    assert readable(ValueError(text)) == expected
 
 
 def test_worker_tracebacks_are_reduced_to_their_message():
@@ -54,23 +54,23 @@ def test_worker_tracebacks_are_reduced_to_their_message():
     assert readable(ValueError(text)) == "a.png: bad"
 
 
-def test_files_are_named():
+def test_os_errors_have_their_path():
     assert readable(PermissionError(13, "Permission denied", "runs/a")) == "Permission denied: runs/a"
 
 
-def test_the_wrapper_of_a_link_is_dropped_though_it_spans_lines():
+def test_wrapper_of_linked_arguments_is_dropped():
     text = (
         "Call to compute_fn of link 'f(data) --> model.x' with args ({a: None}\n{b: None}) failed: no folder x"
     )
     assert readable(ValueError(text)) == "no folder x"
 
 
-def test_plain_messages_pass():
+def test_plain_messages_are_joined():
     assert readable(ValueError("one\n  two")) == "one; two"
     assert readable(ValueError()) == "ValueError"
 
 
-def test_exit_status_and_traceback_on_request(monkeypatch, capsys):
+def test_error_exits_with_status_2_or_traceback_on_request(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop, one_line_errors():
         raise ValueError("what is wrong")
     assert stop.value.code == 2
@@ -80,9 +80,9 @@ def test_exit_status_and_traceback_on_request(monkeypatch, capsys):
         raise ValueError("what is wrong")
 
 
-def test_faults_of_ours_are_not_hidden():
+def test_bugs_propagate():
     with pytest.raises(TypeError), one_line_errors():
-        raise TypeError("a fault")
+        raise TypeError("a bug")
 
 
 def too_large():
@@ -93,7 +93,7 @@ def too_large():
 
 
 def in_worker(error):
-    """As torch raises it again in the main process."""
+    """Wraps an error as torch re-raises it in the main process."""
     name = type(error).__name__
     return type(error)(f"Caught {name} in DataLoader worker process 0.\nTraceback:\n  x\n{name}: {error}")
 
@@ -103,11 +103,11 @@ BUS = (
     "DataLoader worker (pid 12) is killed by signal: Bus error. It is possible that dataloader's workers are "
     "out of shared memory. Please try to raise your shared memory limit."
 )
-SHORTAGES = {
+FAILURES = {
     "device in training": (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
         "fit",
-        ["device is out of memory (20.00 GiB wanted)", "--data.init_args.batch_size", "bf16-mixed"],
+        ["device is out of memory (20.00 GiB requested)", "--data.init_args.batch_size", "bf16-mixed"],
     ),
     "device, from a library": (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "segment", ["--window"]),
     "host": (too_large(), "test", ["machine is out of memory", "--model.init_args.windows_per_batch"]),
@@ -117,7 +117,7 @@ SHORTAGES = {
         "fit",
         ["machine is out of memory", "num_workers"],
     ),
-    "host, known to the reader": (
+    "host, with a message of segbench": (
         in_worker(MemoryError("a.png does not fit: split it")),
         "fit",
         ["a.png does not"],
@@ -159,18 +159,18 @@ SHORTAGES = {
 }
 
 
-@pytest.mark.parametrize("name", SHORTAGES)
-def test_a_shortage_is_one_line_with_what_helps(name):
-    error, verb, told = SHORTAGES[name]
+@pytest.mark.parametrize("name", FAILURES)
+def test_exhausted_resource_is_one_line_with_its_remedy(name):
+    error, verb, expected = FAILURES[name]
     error.add_note("`segbench fit --resume RUN` resumes from step 3")
     line = one_line(error, verb)
     assert "\n" not in line
     assert line.endswith("; `segbench fit --resume RUN` resumes from step 3")
-    for words in told:
+    for words in expected:
         assert words in line
 
 
-def test_a_full_cache_names_its_variable(monkeypatch, tmp_path):
+def test_full_cache_folder_suggests_its_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("SEGBENCH_CACHE", str(tmp_path))
     line = one_line(OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "features-1" / "a")), "fit")
     assert "SEGBENCH_CACHE" in line
@@ -185,7 +185,7 @@ def test_a_full_cache_names_its_variable(monkeypatch, tmp_path):
         cv2.error("no codec"),
     ],
 )
-def test_what_libraries_tell_their_users_is_one_line(error):
+def test_user_errors_of_libraries_are_one_line(error):
     assert one_line(error) == str(error)
 
 
@@ -196,7 +196,7 @@ def test_bugs_keep_their_traceback(error):
     assert one_line(error, "fit") is None
 
 
-class Deadly:
+class WorkerKiller:
     """A dataset whose second item kills its worker."""
 
     def __len__(self):
@@ -208,15 +208,15 @@ class Deadly:
         return index
 
 
-def test_a_killed_worker_is_recognised_by_what_this_torch_says():
+def test_killed_worker_is_recognised_from_the_message_of_this_torch():
     with pytest.raises(RuntimeError) as raised:
-        list(DataLoader(Deadly(), num_workers=1))
+        list(DataLoader(WorkerKiller(), num_workers=1))
     assert "a loader worker was killed" in one_line(raised.value, "fit")
 
 
 @pytest.mark.parametrize("command", [["doctor", "--config"], ["fit"], ["segment"]])
-def test_ctrl_c_in_the_midst_of_imports_is_one_line(command, tmp_path):
-    """A module that is imported sends the signal, as it were while torch is loaded."""
+def test_ctrl_c_during_imports_is_one_line(command, tmp_path):
+    """A module sends the signal while it is imported, in place of torch."""
     (tmp_path / "torch.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport nothing\n"
     )
@@ -233,7 +233,7 @@ def test_ctrl_c_in_the_midst_of_imports_is_one_line(command, tmp_path):
     assert ended.stderr == "\nsegbench: stopped\n"
 
 
-def test_warnings_are_one_line_that_no_name_in_them_can_break():
+def test_warnings_are_one_line_without_control_characters():
     with one_line_warnings():
         ours = warnings.formatwarning("two\nlines and \x1b[31mred", UserWarning, errors.__file__, 7)
         other = warnings.formatwarning("not ours", UserWarning, "/elsewhere/file.py", 7)

@@ -1,4 +1,4 @@
-"""The package imports where POSIX is missing: what only POSIX has is asked for in one module."""
+"""The package imports without POSIX: one module uses the features that only POSIX has."""
 
 import ast
 import signal
@@ -27,12 +27,12 @@ NAMES = {
         "register_at_fork",
     },
 }
-# Behind `hasattr(os, "geteuid")`.
+# Guarded by `hasattr(os, "geteuid")`.
 GUARDED = {"private.py", "posix.py"}
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_only_one_module_asks_for_what_windows_lacks(file):
+def test_only_one_module_uses_posix_features(file):
     if file.name in GUARDED:
         return
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -56,7 +56,7 @@ for module, names in ((signal, {signals!r}), (os, {functions!r})):
 import segbench
 from segbench.utils.posix import STOP_SIGNALS, TEMPFAIL, peak_resident
 for found in pkgutil.walk_packages(segbench.__path__, "segbench."):
-    if "tethered" not in found.name and not found.name.endswith("__main__") and "triton" not in found.name:
+    if "child_process" not in found.name and not found.name.endswith("__main__") and "triton" not in found.name:
         importlib.import_module(found.name)
 assert [number.name for number in STOP_SIGNALS] == ["SIGTERM"]
 assert TEMPFAIL == 75 and peak_resident() == 0
@@ -73,8 +73,8 @@ def test_every_module_imports_without_posix():
     assert int(done.stdout) >= 14
 
 
-def test_a_signal_that_another_thread_receives_waits_as_well():
-    """What a handler raises within a fork is printed and lost, and the command continues."""
+def test_blocked_signals_wait_even_if_another_thread_receives_them():
+    """An exception that a handler raises during a fork is printed and lost, and the command continues."""
     awake, end, done = threading.Event(), threading.Event(), threading.Event()
 
     def handler(number, frame):
@@ -107,7 +107,7 @@ def test_a_signal_that_another_thread_receives_waits_as_well():
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 @pytest.mark.parametrize("moment", ["while a module is imported", "afterwards"])
-def test_a_job_that_is_stopped_before_it_trains_is_queued_again(tmp_path, number, moment):
+def test_signal_before_training_exits_with_the_requeue_status(tmp_path, number, moment):
     send = f"import os; os.kill(os.getpid(), {int(number)})"
     (tmp_path / "sends.py").write_text(send)
     act = "import sends" if moment.startswith("while") else send

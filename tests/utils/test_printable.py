@@ -1,4 +1,4 @@
-"""Text of others where it is shown: in a terminal, in Markdown, in messages."""
+"""Untrusted text is escaped for terminals, Markdown, HTML and messages."""
 
 import sys
 
@@ -13,24 +13,24 @@ from segbench.utils.printable import escape_controls, for_html, for_markdown, pr
 @pytest.mark.parametrize(
     "control", ["\x1b[2J", "\x9b31m", "\x07", "\r", "\x7f", "\u202e", "\u2066", "\u200f", "\u2028", "\udcff"]
 )
-def test_no_control_reaches_a_terminal(control, capsys):
+def test_control_characters_are_escaped_for_terminals(control, capsys):
     assert control[0] not in escape_controls(f"a{control}b")
     with pytest.raises(SystemExit), one_line_errors():
         raise ValueError(f"unknown class a{control}b")
-    told = capsys.readouterr().err
-    assert control[0] not in told
-    assert told.count("\n") == 1
+    line = capsys.readouterr().err
+    assert control[0] not in line
+    assert line.count("\n") == 1
     with pytest.raises(ValueError, match="holds control characters"):
         DatasetSpec((f"road{control}",), ((0, 0, 0),))
 
 
-def test_text_that_is_merely_foreign_is_left():
+def test_printable_unicode_is_unchanged():
     for text in ("Straße", "道路", "дорога", "طريق", "a b", "🚗"):
         assert escape_controls(text) == text
     assert len(printable("x" * 10_000)) == 200
 
 
-def test_nothing_of_a_name_is_markup():
+def test_markup_in_names_is_escaped():
     hostile = "<script>alert(1)</script> [x](javascript:y) | `z` &amp;"
     table = Table("t", hostile, (hostile,), ((hostile,),)).markdown()
     assert "<" not in table
@@ -51,7 +51,7 @@ def test_nothing_of_a_name_is_markup():
     ],
 )
 @pytest.mark.parametrize("secret", ["s3cret", "s3:cret", "s3@cret", "s3/cret"])
-def test_no_password_is_shown(address, secret, capsys):
+def test_passwords_in_urls_are_masked(address, secret, capsys):
     assert "cret" not in without_passwords(address.format(secret))
     with pytest.raises(SystemExit), one_line_errors():
         raise ValueError(address.format(secret))
@@ -61,11 +61,11 @@ def test_no_password_is_shown(address, secret, capsys):
 @pytest.mark.parametrize(
     "address", ["bob:s3cret@host", "postgresql://bob:s3cret@nowhere/x", "nodriver://a:s3cret@b"]
 )
-def test_nor_of_a_storage_that_cannot_be_opened(address):
+def test_password_of_an_invalid_storage_is_masked(address):
     storage = pytest.importorskip("segbench.commands.sweep.storage")
     assert "s3cret" not in storage.without_password(address)
     if "postgresql" in address and "psycopg2" in sys.modules:
-        pytest.skip("a driver is there, which would ask the network")
+        pytest.skip("the driver is installed and would use the network")
     with pytest.raises(ValueError, match="give a URL as") as error:
         storage.backend(address)
     assert "s3cret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Who could have written a file that is about to be loaded as code."""
+"""Files that other users could have written are not loaded as code."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segbench.kernels import native
-from segbench.utils.private import why_open
+from segbench.utils.private import why_insecure
 
 compiled = pytest.mark.skipif(not native.available(), reason="no C compiler")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -22,45 +22,45 @@ def file(tmp_path):
     return folder / "x.so"
 
 
-def test_what_is_the_users_own_is_closed(file):
-    assert why_open(file) is None
-    assert why_open(file.parent) is None
+def test_files_of_the_user_are_secure(file):
+    assert why_insecure(file) is None
+    assert why_insecure(file.parent) is None
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_what_everybody_may_write_is_open_on_any_level(file, level):
+def test_world_writable_file_or_parent_is_insecure(file, level):
     part = [file, *file.parents][level]
     part.chmod(0o777)
-    assert why_open(file) == f"everybody may write to {part}"
+    assert why_insecure(file) == f"{part} is writable by everyone"
 
 
-def test_a_folder_for_all_in_which_each_keeps_to_his_own_is_closed(file):
+def test_world_writable_folder_with_sticky_bit_is_secure(file):
     file.parents[1].chmod(0o1777)
-    assert why_open(file) is None
+    assert why_insecure(file) is None
 
 
 @as_root
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_what_another_user_owns_is_open_on_any_level(file, level):
+def test_file_or_parent_of_another_user_is_insecure(file, level):
     part = [file, *file.parents][level]
     os.chown(part, 12345, 12345)
-    assert why_open(file) == f"{part} belongs to another user"
+    assert why_insecure(file) == f"{part} belongs to another user"
 
 
 @as_root
-def test_what_a_group_may_write_is_open(file):
+def test_group_writable_folder_is_insecure(file):
     os.chown(file.parent, 0, 12345)
     file.parent.chmod(0o770)
-    assert why_open(file) == f"a group may write to {file.parent}"
+    assert why_insecure(file) == f"{file.parent} is writable by a group"
 
 
-def test_a_link_is_looked_at_and_what_it_leads_to(file, tmp_path):
+def test_symbolic_link_and_its_target_are_checked(file, tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "open" / "x.so").symlink_to(file)
-    assert why_open(tmp_path / "open" / "x.so") is not None
+    assert why_insecure(tmp_path / "open" / "x.so") is not None
     (tmp_path / "link").symlink_to(tmp_path / "open", target_is_directory=True)
-    assert why_open(tmp_path / "link") is not None
+    assert why_insecure(tmp_path / "link") is not None
 
 
 @compiled
@@ -75,11 +75,11 @@ def test_a_planted_library_is_not_loaded(tmp_path, monkeypatch, caplog):
     (library,) = cache.rglob("*.so")
     native.library.__wrapped__()
     assert not caplog.records
-    cache.chmod(0o777)  # from here on, anybody could have put it there
+    cache.chmod(0o777)  # from now on any user could have written the library
     library.unlink()
     native.library.__wrapped__()  # compiled elsewhere
     assert not list(cache.rglob("*.so"))
-    assert f"everybody may write to {cache}" in caplog.text
+    assert f"{cache} is writable by everyone" in caplog.text
     cache.chmod(0o700)
     (cache / "kernels").chmod(0o700)
     native.library.__wrapped__()

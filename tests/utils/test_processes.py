@@ -1,4 +1,4 @@
-"""Several processes train, score and end as one does; all of this on gloo, with real processes."""
+"""Several processes train, score and stop like one: real processes with gloo."""
 
 import json
 import os
@@ -108,7 +108,7 @@ class Lab:
             main(args)
         else:
             started = self.start(processes, args)
-            assert started.wait() == [0] * processes, started.said()
+            assert started.wait() == [0] * processes, started.output()
         return self.folder / "runs" / "e" / name
 
     def validate(self, processes, checkpoint, *more):
@@ -120,7 +120,7 @@ class Lab:
             main(args)
         else:
             started = self.start(processes, args)
-            assert started.wait() == [0] * processes, started.said()
+            assert started.wait() == [0] * processes, started.output()
         (run,) = set(runs.glob("*")) - before
         return json.loads((run / "run.json").read_text())["scores"]["val"], load_ledger(
             run / "ledger.npz"
@@ -152,7 +152,7 @@ def assert_same_ledger(one, other):
     np.testing.assert_array_equal(one.rows, other.rows)
 
 
-def test_two_processes_train_as_one_and_leave_one_folder(lab):
+def test_two_processes_train_like_one_and_write_one_folder(lab):
     one, two = lab.fit(1, "one"), lab.fit(2, "two")
     assert_same_weights(one, two)
     assert sorted((lab.folder / "runs" / "e").iterdir()) == [one, two]
@@ -164,10 +164,10 @@ def test_two_processes_train_as_one_and_leave_one_folder(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("eval_batch_size", [1, 2])
-def test_scores_are_equal_bit_by_bit_with_any_number_of_processes(lab, eval_batch_size):
+def test_scores_are_bit_identical_for_any_number_of_processes(lab, eval_batch_size):
     checkpoint = lab.fit(1, "one") / "checkpoints" / "last.ckpt"
     size = ["--data.init_args.eval_batch_size", str(eval_batch_size)]
-    for images in (5, 2):  # not even one for each
+    for images in (5, 2):  # fewer images than processes
         count = ["--data.init_args.num_images.val", str(images)]
         scores, ledger = lab.validate(1, checkpoint, *size, *count)
         assert len(ledger.names) == images
@@ -180,12 +180,12 @@ def test_scores_are_equal_bit_by_bit_with_any_number_of_processes(lab, eval_batc
 @pytest.mark.slow
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_trains_as_one(lab, system, processes):
+def test_any_number_of_processes_trains_like_one(lab, system, processes):
     experiment, model = SYSTEMS[system]
     config = deepcopy({**SMALL, "model": {"init_args": {**SMALL["model"]["init_args"], **model}}})
     if experiment == "attention_unet_vit":
         config["model"]["init_args"]["encoder"] = SMALL["model"]["init_args"]["encoder"]
-    # Double precision and small steps: what is compared are sums in another order. In float32 batch norms after
+    # Double precision and small steps, since the order of summation differs. In float32 batch norms after
     # random weights turn differences of 1e-6 in the loss into 1e-3 in the weights within four steps.
     sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.001}}
     config["model"]["init_args"]["optimizer"] = sgd
@@ -199,7 +199,7 @@ def test_any_number_of_processes_trains_as_one(lab, system, processes):
 
 
 @pytest.mark.slow
-def test_batch_norms_that_are_not_synchronised_are_those_of_the_first_process(lab):
+def test_unsynchronised_batch_norms_are_those_of_rank_zero(lab):
     experiment, model = SYSTEMS["every loss, batch norm in the decoder"]
     lab.write({**SMALL, "model": {"init_args": {**SMALL["model"]["init_args"], **model}}})
     run = lab.fit(2, "two", experiment, "--trainer.sync_batchnorm", "false")
@@ -211,7 +211,7 @@ def test_batch_norms_that_are_not_synchronised_are_those_of_the_first_process(la
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_and_breaks_nothing(lab, victim):
+def test_killed_process_ends_the_others_and_leaves_a_resumable_run(lab, victim):
     options = ["--trainer.max_steps", "60", "--checkpoints.every_n_steps", "3"]
     whole = lab.fit(2, "whole", "linear", *options)
     started = lab.start(2, lab.args(2, "killed", "linear", *options))
@@ -222,7 +222,7 @@ def test_a_killed_process_ends_the_others_and_breaks_nothing(lab, victim):
     assert time.monotonic() - killed < 60
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] == 2
-    assert "segbench: error: another process of this run has ended" in started.said(1 - victim)
+    assert "segbench: error: another process of this run has ended" in started.output(1 - victim)
     run = whole.with_name("killed")
     assert torch.load(run / "checkpoints" / "last.ckpt")["global_step"] < 60
     json.loads((run / "run.json").read_text())
@@ -234,14 +234,14 @@ def test_a_killed_process_ends_the_others_and_breaks_nothing(lab, victim):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_signal_to_any_process_saves_and_ends_all(lab, rank):
+def test_signal_to_any_process_saves_a_checkpoint_and_ends_all(lab, rank):
     callback = {"class_path": "sender.Send", "init_args": {"step": 5, "number": 10, "rank": rank}}
     options = ["--trainer.max_steps", "8", "--checkpoints.every_n_steps", "0"]
     options += ["--trainer.callbacks", json.dumps([callback])]
     started = lab.start(2, lab.args(2, "stopped", "linear", *options))
     assert started.wait() == [os.EX_TEMPFAIL, 0]
-    assert "stopped by " in started.said()
-    step = int(re.search(r"stopped by .+ at step (\d+)", started.said()).group(1))
+    assert "stopped by " in started.output()
+    step = int(re.search(r"stopped by .+ at step (\d+)", started.output()).group(1))
     run = lab.fit(2, "whole", "linear", *options).with_name("stopped")
     assert torch.load(run / "checkpoints" / "last.ckpt")["global_step"] == step == 5
     lab.fit(2, "stopped", "linear", *options)
@@ -250,8 +250,8 @@ def test_a_signal_to_any_process_saves_and_ends_all(lab, rank):
 
 
 @pytest.mark.slow
-def test_slurm_tasks_share_a_folder_and_requeue_themselves_only_through_the_script(lab):
-    """As `srun` starts them: SLURM's variables instead of torchrun's."""
+def test_slurm_tasks_share_a_run_folder(lab):
+    """Tasks as `srun` starts them: with variables of SLURM instead of torchrun."""
     port = free_port()
     options = ["--trainer.max_steps", "4"]
     slurm = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
@@ -280,9 +280,9 @@ def test_slurm_tasks_share_a_folder_and_requeue_themselves_only_through_the_scri
 
 @pytest.mark.slow
 def test_torchrun_on_two_nodes(lab):
-    """Two agents on this machine, each with one process: what two machines would run."""
+    """Two agents with one process each on this machine, in place of two machines."""
     port = free_port()
-    args = lab.args(1, "x", "linear")[:-4]  # without a name: the first process chooses the folder
+    args = lab.args(1, "x", "linear")[:-4]  # without --run_id: rank zero chooses the folder
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
     torchrun += ["--master_addr", "127.0.0.1", "--master_port", str(port)]
     nodes = [
@@ -300,7 +300,7 @@ def test_torchrun_on_two_nodes(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_lightnings_own_launch(lab, strategy):
+def test_launch_by_lightning(lab, strategy):
     args = lab.args(2, "own", "linear", "--trainer.strategy", strategy)
     environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent)}
     subprocess.run([sys.executable, "-m", "segbench", *args], check=True, env=environment, timeout=240)
@@ -309,7 +309,7 @@ def test_lightnings_own_launch(lab, strategy):
     assert len(list(one.parent.iterdir())) == 2
 
 
-def test_the_slurm_script_queues_again_what_was_stopped_and_nothing_else(tmp_path):
+def test_slurm_script_requeues_stopped_jobs_only(tmp_path):
     """With stand-ins for `srun` and `scontrol`: this tests the script, not SLURM."""
     for name, code in {
         "srun": 'echo "$@" > srun.txt; exit "$(cat status)"',
@@ -328,7 +328,7 @@ def test_the_slurm_script_queues_again_what_was_stopped_and_nothing_else(tmp_pat
         assert (tmp_path / "scontrol.txt").exists() == (status == os.EX_TEMPFAIL)
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 42\n"
     command = (tmp_path / "srun.txt").read_text()
-    assert command.startswith("--wait=300 --cpus-per-task=8 ")  # srun does not ask the job for it
+    assert command.startswith("--wait=300 --cpus-per-task=8 ")  # srun does not inherit it from the job
     assert (
         "segbench fit --config a b.yaml --trainer.num_nodes 2 --trainer.devices 4 --run_id slurm-42" in command
     )

@@ -1,4 +1,4 @@
-"""YAML that people write wrong: each mistake is told with its file and line."""
+"""Mistakes in YAML files are reported with file and line."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("trainer:\n\tmax_steps: 1\n", "line 2: a tab; indent with spaces"),
         ("trainer:\n  devices: [0, 1\nmodel: {}\n", "line 3: '[' of line 2 is not closed"),
@@ -25,14 +25,14 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("- a\nb: 1\n", "line 2: wrong indentation"),
         ("a: b: c\n", "line 1: a second ':'"),
         ("a: 'b\n", "a quote is not closed"),
-        ("a: @b\n", "line 1: '@' begins no plain text; quote it"),
-        ("a: *b\n", "line 1: '*' refers to an anchor that is not there"),
-        ("a: &a [*a]\n", "line 1: an alias holds itself"),
+        ("a: @b\n", "line 1: '@' cannot begin plain text; quote it"),
+        ("a: *b\n", "line 1: '*' refers to an unknown anchor"),
+        ("a: &a [*a]\n", "line 1: an alias contains itself"),
         (
             "a: !!python/object/apply:os.system [ls]\n",
-            "line 1: !!python/object/apply:os.system makes an object",
+            "line 1: !!python/object/apply:os.system creates an object",
         ),
-        ("a: !mine 1\n", "line 1: !mine makes an object"),
+        ("a: !mine 1\n", "line 1: !mine creates an object"),
         ("? [a, b]\n: 1\n", "line 1: a sequence cannot be a key"),
         ("a\0b", "line 1: unacceptable character"),
         ("[" * 100_000, "nested more than 100 levels deep"),
@@ -40,17 +40,17 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (BOMB, "aliases repeat values more than 1,000,000 times"),
     ],
 )
-def test_broken_yaml_names_line_and_reason(text, told):
-    begun = time.monotonic()
+def test_invalid_yaml_is_reported_with_line_and_reason(text, expected):
+    start = time.monotonic()
     with pytest.raises(ValueError, match=r"^mine\.yaml, line ") as refused:
         check_yaml(text, "mine.yaml")
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "<unicode string>" not in str(refused.value)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - start < 15
 
 
-def test_what_yaml_allows_passes():
+def test_valid_yaml_is_accepted():
     for text in (
         "",
         "# nothing\n",
@@ -63,7 +63,7 @@ def test_what_yaml_allows_passes():
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (b"a: 1\n# Gr\xfc\xdfe\n", "line 2: byte 0xfc is not UTF-8"),
         ("a: 1\n".encode("utf-16"), "saved as UTF-16"),
@@ -71,32 +71,32 @@ def test_what_yaml_allows_passes():
         (b"# a\n", "is empty"),
     ],
 )
-def test_files_that_hold_no_yaml(tmp_path, data, told):
+def test_file_without_yaml_is_refused(tmp_path, data, expected):
     file = tmp_path / "mine.yaml"
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"mine\.yaml") as refused:
         read_yaml(file)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
 
 
-def test_a_folder_names_the_yaml_in_it(tmp_path):
+def test_folder_is_refused_with_its_yaml_files(tmp_path):
     (tmp_path / "mine.yaml").write_text("a: 1\n")
-    with pytest.raises(ValueError, match=r"is a folder; give a YAML file; it holds mine\.yaml"):
+    with pytest.raises(ValueError, match=r"is a folder; give a YAML file; it contains mine\.yaml"):
         read_yaml(tmp_path)
 
 
-def test_a_checkpoint_is_not_yaml():
-    with pytest.raises(ValueError, match=r"given by --checkpoint runs/best\.ckpt"):
+def test_checkpoint_given_as_yaml_is_refused():
+    with pytest.raises(ValueError, match=r"give a checkpoint by --checkpoint runs/best\.ckpt"):
         read_yaml(Path("runs/best.ckpt"))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_byte_order_mark_is_ignored(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert read_yaml(file) == {"a": 1}
 
 
-def test_lines_of_values():
+def test_line_of_finds_nested_and_dotted_keys():
     text = "model:\n  init_args:\n    losses:\n      - x\ntrainer.max_steps: 3\na: {b: 1}\n"
     assert line_of(text, ["model", "init_args", "losses"]) == 3
     assert line_of(text, ["model", "init_args", "losses", "init_args", "weight"]) == 3  # of an element

@@ -34,7 +34,7 @@ from segbench.data.loading.dataset import collate
 from segbench.data.loading.sampling import SampleIndex
 from segbench.tasks.base import Task
 from segbench.types import Batch
-from segbench.utils.cache import cache_folder
+from segbench.utils.files import cache_folder
 from segbench.utils.lock import FolderLock
 
 _VERSION = 2  # counts up when records change, so that old caches are not taken for new ones

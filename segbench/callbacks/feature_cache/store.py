@@ -5,7 +5,6 @@ each image (pixels, label, fp16 maps), and behind them the CRC-32 of each. A par
 after a kill the missing parts alone are made, and processes that fill the same store do each other no harm.
 """
 
-import hashlib
 import json
 import shutil
 import zlib
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from segbench.data.loading.dataset import Item
 from segbench.data.loading.sampling import SampleIndex
 from segbench.utils.files import atomic_write
+from segbench.utils.fingerprint import json_hash
 
 _CHECK = np.dtype("<u4")
 PART_BYTES = 64 << 20  # what a kill may cost, and what filling holds in memory
@@ -57,7 +57,7 @@ class FeatureStore:
         Raises:
             ValueError: If the store's description is damaged.
         """
-        self.fingerprint = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        self.fingerprint = json_hash(recipe, 16)
         self.folder = cache / f"features-{self.fingerprint}"
         self.recipe = recipe
         self.names = list(names)

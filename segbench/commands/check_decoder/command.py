@@ -77,7 +77,7 @@ def _factories(class_path: str, init_args: dict[str, Any], necks: list[str | dic
     parser.add_argument("--decoder", type=Callable[[FeatureInfo, int], Decoder])
     parser.add_argument("--necks", type=list[Callable[[FeatureInfo], Neck]] | None)
     chosen = {"decoder": {"class_path": class_path, "init_args": init_args}, "necks": necks}
-    built = parser.instantiate_classes(parser.parse_object(chosen))
+    built = parser.instantiate(parser.parse_object(chosen))
     return built.decoder, built.necks
 
 

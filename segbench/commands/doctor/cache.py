@@ -5,7 +5,6 @@ the files are read again. A record holds as long as size, modification and statu
 code that examines and reads them, and the options of their layout are what they were.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -18,9 +17,8 @@ from segbench.callbacks.feature_cache.views import PACKAGES, package_version
 from segbench.commands.doctor import examine
 from segbench.commands.doctor.examine import Record
 from segbench.data.spec import Layout, Pair
-from segbench.utils.cache import cache_folder
-from segbench.utils.files import atomic_write
-from segbench.utils.fingerprint import fingerprint_fields
+from segbench.utils.files import atomic_write, cache_folder
+from segbench.utils.fingerprint import fingerprint_fields, json_hash, short_hash
 
 _ABOUT = "What `segbench doctor` found in the files of a dataset; may be deleted."
 # A file that was written a moment ago may be written again without a change of time: clocks of file systems
@@ -44,11 +42,10 @@ class Memory:
         self._known: Mapping[str, Any] = {}
         self._kept: dict[str, Any] = {}
         try:
-            reader = json.dumps([fingerprint_fields(layout), str(root.absolute())], sort_keys=True)
+            name = json_hash([fingerprint_fields(layout), str(root.absolute())], 24)
             self._code = _code_of(layout)
         except (ValueError, TypeError, OSError):  # a layout of the user's own that cannot be written down
             return
-        name = hashlib.sha256(reader.encode()).hexdigest()[:24]
         self.path = cache_folder() / "doctor" / f"{name}.json"
         self._known = self._load(self.path)
 
@@ -90,7 +87,7 @@ class Memory:
         if self.path is None or self._kept == self._known:
             return
         body = json.dumps(self._kept, separators=(",", ":"))
-        head = {"what": _ABOUT, "code": self._code, "sha256": hashlib.sha256(body.encode()).hexdigest()}
+        head = {"what": _ABOUT, "code": self._code, "sha256": short_hash(body, 64)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as draft:
             draft.write_text(f"{json.dumps(head)}\n{body}\n", encoding="utf-8")
@@ -99,7 +96,7 @@ class Memory:
         try:
             head, _, body = path.read_text(encoding="utf-8").partition("\n")
             about, body = json.loads(head), body.rstrip("\n")
-            if about["code"] != self._code or about["sha256"] != hashlib.sha256(body.encode()).hexdigest():
+            if about["code"] != self._code or about["sha256"] != short_hash(body, 64):
                 return {}
             known = json.loads(body)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -135,10 +132,8 @@ def _code_of(layout: Layout) -> str:
     files |= {
         Path(getfile(kind)) for kind in type(layout).__mro__ if kind.__module__ not in {"builtins", "abc"}
     }
-    code = hashlib.sha256(repr([package_version(name) for name in PACKAGES]).encode())
-    for path in sorted(files):
-        code.update(path.read_bytes())
-    return code.hexdigest()
+    code = repr([package_version(name) for name in PACKAGES]).encode()
+    return short_hash(code + b"".join(path.read_bytes() for path in sorted(files)), 64)
 
 
 def _fields(record: Record) -> dict[str, Any]:

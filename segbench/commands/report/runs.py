@@ -1,13 +1,12 @@
 """What run folders say: configuration, parameters, scores."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from segbench.runs.run_json import data_digests, read_config, read_run_json
+from segbench.utils.fingerprint import json_hash
 
 SPLITS = {"validate": "val", "test": "test"}  # by verbs that only score
 METRICS = ("aacc", "macc", "miou")  # in the order in which the field prints them
@@ -52,7 +51,7 @@ class Run(NamedTuple):
     def data_identity(self) -> str:
         """Identifies the data by what is in them; where nothing is recorded of that, by the folder."""
         if self.data:
-            return hashlib.sha256(json.dumps(dict(self.data), sort_keys=True).encode()).hexdigest()[:8]
+            return json_hash(dict(self.data), 8)
         return str(self.setting("data.init_args.root", ""))
 
     @property

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segbench.postprocess.base import PostProcessor
-from segbench.utils.device import Device, choose_device
+from segbench.utils.environment import Device, choose_device
 from segbench.utils.printable import escape_controls
 
 if TYPE_CHECKING:

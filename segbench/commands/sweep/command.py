@@ -250,4 +250,4 @@ def run(args: list[str]) -> None:
     parser.add_function_arguments(sweep, skip={"files", "more"})
     given = parser.parse_args(args[:end])
     os.environ.setdefault("PYTHONUNBUFFERED", "1")  # logs of trials show what happens while it happens
-    sweep(**parser.instantiate_classes(given).as_dict(), more=args[end + 1 :])
+    sweep(**parser.instantiate(given).as_dict(), more=args[end + 1 :])

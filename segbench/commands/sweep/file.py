@@ -1,14 +1,13 @@
 """Sweep files in W&B's format (https://docs.wandb.ai/models/sweeps/define-sweep-configuration)."""
 
 import difflib
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from segbench.commands.sweep.space import Parameter, grid, read_parameters
 from segbench.commands.sweep.trial_command import Command, read_command
+from segbench.utils.fingerprint import json_hash
 from segbench.utils.yaml_files import read_yaml
 
 # What W&B knows besides, and what makes no difference on one's own machines.
@@ -94,7 +93,7 @@ def read_sweep(path: Path, trials: int | None = None, more: Sequence[str] = ()) 
         parameters=parameters,
         trials=cap,
         warm_up=_warm_up(content.get("early_terminate"), path),
-        identity=hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16],
+        identity=json_hash(told, 16),
     )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from segbench.tasks.base import Task
     from segbench.types import Batch
 
-from segbench.utils.device import Device, choose_device
+from segbench.utils.environment import Device, choose_device
 
 
 def run(args: list[str]) -> None:

@@ -5,7 +5,6 @@ the system keeps mapped files there, once for all workers.
 """
 
 import errno
-import hashlib
 import io
 import json
 import struct
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 
 from segbench.data.io.decoding import READER
 from segbench.data.spec import Layout, Pair
-from segbench.utils.cache import cache_folder
-from segbench.utils.files import atomic_write
-from segbench.utils.fingerprint import fingerprint_fields
+from segbench.utils.files import atomic_write, cache_folder
+from segbench.utils.fingerprint import fingerprint_fields, short_hash
 
 _CHECK = struct.Struct("<8sI")  # behind the array: a mark, and the CRC-32 of all bytes before
 _MARK = b"segbench"
@@ -89,11 +87,11 @@ class DecodedFiles:
         return array
 
     def _place(self, pair: Pair) -> tuple[Path, Path]:
-        key = hashlib.sha256(self._reader.encode())
+        key = self._reader
         for path in filter(None, (pair.image, pair.label)):
             status = path.stat()
-            key.update(f"\0{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
-        name = key.hexdigest()[:32]
+            key += f"\0{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
+        name = short_hash(key)
         folder = self._folder / name[:2]
         return folder / f"{name}-image.npy", folder / f"{name}-mask.npy"
 

@@ -237,6 +237,6 @@ def test_a_full_disk(run, capsys, monkeypatch):
             main(["convert", str(run / "checkpoint.pth"), "--source", "segmenter", "--out", str(out)])
     assert ended.value.code == 2
     told = capsys.readouterr().err
-    assert f"No space left on device: {out}; free some space, or name another place by --out" in told
+    assert f"No space left on device: {out}; free some space, or choose another folder by --out" in told
     assert told.count("\n") == 1
     assert sorted(run.iterdir()) == before

@@ -13,7 +13,7 @@ from segbench.commands.doctor import cache as memory
 from segbench.commands.doctor import diagnose
 from segbench.commands.doctor.diagnose import visit
 from segbench.data.folder import FolderDataModule
-from segbench.utils.cache import cache_folder
+from segbench.utils.files import cache_folder
 
 CLASSES = ["sky", "road", "car"]
 

@@ -196,7 +196,7 @@ def rewrite(path, change=None, metadata=None):
             "is damaged, or no safetensors file at all",
         ),
         (lambda path: rewrite(path, metadata={"format": "pt"}), "not what model they are of"),
-        (lambda path: rewrite(path, metadata={"segbench": "{"}), "not understood: no JSON"),
+        (lambda path: rewrite(path, metadata={"segbench": "{"}), "not valid JSON"),
         (lambda path: rewrite(path, metadata={"segbench": "[1]"}), "its configuration is not segbench's"),
         (lambda path: rewrite(path, lambda w: w.update(extra=torch.ones(2))), r"1 unknown ['extra']"),
         (

@@ -1,4 +1,4 @@
-"""What a cache is told by must be the same in every process, and differ where results may."""
+"""Fingerprints of cache entries: equal in every process, different where results may differ."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from segbench.data.ade20k import ADE20K
 from segbench.data.augment import StandardAugment
 from segbench.data.folder_layout import FolderLayout
 from segbench.data.io.decoded import DecodedFiles
-from segbench.utils.fingerprint import fingerprint_fields
+from segbench.data.synthetic import SyntheticDataModule
+from segbench.utils.fingerprint import fingerprint_fields, json_hash, short_hash
 
 
 class Window:
-    """An object without a repr of its own."""
+    """An object with the default repr, which contains its address."""
 
     def __init__(self, size):
         self.size = size
@@ -25,7 +26,7 @@ class WithWindow(FolderLayout):
     window: Window | None = None
 
 
-def test_equal_objects_have_equal_recipes_and_others_do_not():
+def test_equal_objects_have_equal_fingerprints_and_different_ones_differ():
     assert fingerprint_fields(Window(3)) == fingerprint_fields(Window(3)) != fingerprint_fields(Window(4))
     assert "0x" not in str(fingerprint_fields(WithWindow(window=Window(3))))
     one = DecodedFiles(WithWindow(window=Window(3)))
@@ -34,7 +35,7 @@ def test_equal_objects_have_equal_recipes_and_others_do_not():
     assert fingerprint_fields(ADE20K.layout) != fingerprint_fields(FolderLayout())
 
 
-def test_order_counts_in_lists_but_not_in_mappings_and_sets():
+def test_order_matters_in_lists_but_not_in_mappings_and_sets():
     assert fingerprint_fields({"a": 1, 2: {3, 4}}) == fingerprint_fields({2: {4, 3}, "a": 1})
     assert fingerprint_fields([1, 2]) != fingerprint_fields([2, 1])
     assert fingerprint_fields({1: 2}) != fingerprint_fields({"1": 2})
@@ -47,6 +48,16 @@ def test_order_counts_in_lists_but_not_in_mappings_and_sets():
 
 
 @pytest.mark.parametrize("thing", [lambda x: x, object(), Window(3).__init__])
-def test_what_has_no_name_is_refused(thing):
-    with pytest.raises(ValueError, match="cannot be written down"):
+def test_objects_without_a_stable_name_are_refused(thing):
+    with pytest.raises(ValueError, match="has no fingerprint"):
         fingerprint_fields(thing)
+
+
+def test_hashes_are_those_of_existing_caches():
+    assert short_hash("segbench") == short_hash(b"segbench") == "8a739fa141cb911742e872f785743a91"
+    assert (
+        json_hash({"b": [1, None], "a": "é"}, 16)
+        == json_hash({"a": "é", "b": [1, None]}, 16)
+        == "8920de3941419361"
+    )
+    assert SyntheticDataModule().root.name == "synthetic-6a2d786ddd1a"  # of commit 73aba4d

@@ -1,4 +1,4 @@
-"""A file is the old one or the new one."""
+"""Atomic writes: a file has its old or its new content, and drafts do not accumulate."""
 
 import errno
 import io
@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from segbench.utils import files as atomic
+from segbench.utils import files
 from segbench.utils.files import atomic_write, naming, remove_drafts, scratch
 
 
-def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+def test_error_leaves_the_old_file_and_no_draft(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
 
@@ -31,7 +31,7 @@ def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):  # as on two machines with equal process numbers
+def test_two_writers_of_one_file_use_separate_drafts(tmp_path):  # as on two machines with equal process ids
     path = tmp_path / "file.txt"
     with atomic_write(path) as first, atomic_write(path) as second:
         first.write_text("first")
@@ -52,7 +52,7 @@ with atomic_write(Path("file.txt")) as draft, scratch(Path.cwd()) as folder:
 """
 
 
-def test_drafts_of_the_living_stay_and_those_of_the_dead_go(tmp_path):
+def test_drafts_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path, **pipes) as process:
         assert process.stdout.readline() == "begun\n"
@@ -62,27 +62,27 @@ def test_drafts_of_the_living_stay_and_those_of_the_dead_go(tmp_path):
         remove_drafts(tmp_path)
         assert len(list(tmp_path.glob(".segbench-*"))) == 1 + 3
         process.kill()
-    with atomic_write(tmp_path / "other.txt") as draft:  # the first that this process writes there
+    with atomic_write(tmp_path / "other.txt") as draft:  # the first write of this process into the folder
         draft.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([*foreign, tmp_path / "other.txt"])
 
 
-def test_a_draft_may_become_the_file_while_another_process_looks(tmp_path, monkeypatch):
-    """The lock belongs to what was the draft when it was opened, the name to nothing any more."""
-    path, take = tmp_path / "file.txt", atomic.try_lock
+def test_draft_renamed_during_cleanup_is_kept(tmp_path, monkeypatch):
+    """The draft is renamed between listing and locking, so that its name no longer exists."""
+    path, take = tmp_path / "file.txt", files.try_lock
 
     def late(draft, *, create):
         if not create:
             draft.rename(path)
         return take(draft, create=create)
 
-    monkeypatch.setattr(atomic, "try_lock", late)
+    monkeypatch.setattr(files, "try_lock", late)
     (tmp_path / f".segbench-{'0' * 32}.txt").write_text("new")
     remove_drafts(tmp_path)
     assert path.read_text() == "new"
 
 
-def test_a_scratch_folder_leaves_what_was_moved_out_and_nothing_else(tmp_path):
+def test_scratch_folder_is_removed_with_everything_not_moved_out(tmp_path):
     with scratch(tmp_path) as folder:
         (folder / "keep").mkdir()
         (folder / "drop").write_text("")
@@ -93,20 +93,20 @@ def test_a_scratch_folder_leaves_what_was_moved_out_and_nothing_else(tmp_path):
     assert not folder.exists()
 
 
-def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
+def test_full_disk_error_has_the_final_path(tmp_path):
     def full(draft):
         raise OSError(28, "No space left on device")
 
     for write in (full, lambda draft: draft.rename(tmp_path / "nowhere" / "x")):
         with (
-            pytest.raises(OSError, match="No s") as told,
+            pytest.raises(OSError, match="No s") as raised,
             atomic_write(tmp_path / "file.txt", durable=True) as draft,
         ):
             write(draft)
-        assert told.value.filename == str(tmp_path / "file.txt")
-    with pytest.raises(FileNotFoundError) as told, atomic_write(tmp_path / "file.txt"):
+        assert raised.value.filename == str(tmp_path / "file.txt")
+    with pytest.raises(FileNotFoundError) as raised, atomic_write(tmp_path / "file.txt"):
         (tmp_path / "unrelated").read_text()
-    assert told.value.filename == str(tmp_path / "unrelated")
+    assert raised.value.filename == str(tmp_path / "unrelated")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -121,7 +121,7 @@ def test_a_full_disk_is_told_with_the_path_that_the_user_knows(tmp_path):
         RuntimeError("PytorchStreamWriter failed writing file data.pkl: file write failed"),
     ],
 )
-def test_a_full_disk_is_reported_with_the_file_by_every_library(tmp_path, error):
+def test_full_disk_errors_of_libraries_get_errno_and_path(tmp_path, error):
     with pytest.raises(OSError, match="No space left") as raised, atomic_write(tmp_path / "kept"):
         raise error
     assert raised.value.errno == errno.ENOSPC
@@ -129,26 +129,26 @@ def test_a_full_disk_is_reported_with_the_file_by_every_library(tmp_path, error)
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_a_draft_folder_are_named_by_what_it_becomes(tmp_path):
+def test_errors_in_a_draft_folder_have_the_final_path(tmp_path):
     with pytest.raises(OSError, match="Read-only") as raised, naming(tmp_path / "set", tmp_path / ".draft"):
         raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / ".draft" / "set" / "a.png"))
     assert raised.value.filename == str(tmp_path / "set")
 
 
-def test_files_that_are_read_keep_their_name(tmp_path):
+def test_errors_of_reading_other_files_keep_their_path(tmp_path):
     with pytest.raises(FileNotFoundError) as raised, atomic_write(tmp_path / "kept"):
         (tmp_path / "missing").read_bytes()
     assert raised.value.filename == str(tmp_path / "missing")
 
 
-def test_other_errors_pass(tmp_path):
+def test_other_errors_are_unchanged(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"), atomic_write(tmp_path / "kept"):
         raise RuntimeError("a bug")
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_within_a_checkpoint_stays_an_interrupt(tmp_path, interrupt):
-    class Slow(io.BufferedWriter):  # as a signal's handler does between two writes
+def test_interrupt_while_torch_writes_stays_an_interrupt(tmp_path, interrupt):
+    class Slow(io.BufferedWriter):  # like a signal handler between two writes
         def write(self, data):
             if self.tell() > 1000:
                 raise interrupt
