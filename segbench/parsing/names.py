@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from importlib import import_module
 from typing import Any
@@ -173,6 +174,22 @@ def class_names(kinds: Sequence[type]) -> dict[str, type]:
         public = not cls.__name__.startswith("_") and "<locals>" not in cls.__qualname__
         if public and not inspect.isabstract(cls) and cls not in kinds:
             found.setdefault(cls.__name__, cls)
+    return found
+
+
+def component_options() -> dict[str, bool]:
+    """Returns the options of all imported components by name, with whether each is a boolean in one of them."""
+    found: dict[str, bool] = {}
+    for name, module in [*sys.modules.items()]:
+        if (
+            name.split(".")[:1] == ["segbench"]
+            and name.split(".")[1:2]
+            and name.split(".")[1] in COMPONENT_PACKAGES
+        ):
+            for _, cls in inspect.getmembers(module, inspect.isclass):
+                if cls.__module__ == name:
+                    for option, default in init_defaults(cls).items():
+                        found[option] = found.get(option, False) or isinstance(default, bool)
     return found
 
 

@@ -25,7 +25,7 @@ from jsonargparse import (  # type: ignore[attr-defined]  # ActionConfigFile is 
 
 from segbench.parsing.command_line import check_words
 from segbench.parsing.expected import alternatives, base_classes, not_text_keys, refusal
-from segbench.parsing.names import class_names, did_you_mean, init_options, option_hint
+from segbench.parsing.names import class_names, component_options, did_you_mean, init_options, option_hint
 from segbench.parsing.reasons import reason, single_line
 from segbench.utils.yaml_files import line_of
 
@@ -95,6 +95,8 @@ class ExplainedParser(ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parses a command line; the outermost parser raises errors meant for the user."""
         words = list(args or [])
+        if not _within.get():
+            args = words = self._normalized(words)
         if getattr(self, "_inner_parser", False):  # jsonargparse formats values it has read: null as None
             args = words = [re.sub(r"=None$", "=null", word) for word in words]
         own = self._option_string_actions.get("--config")  # for `convert` it is a file of another tool
@@ -102,6 +104,55 @@ class ExplainedParser(ArgumentParser):
         with self._explained(words, {} if _within.get() else check_words(words, not foreign)):
             parsed: Namespace = super().parse_args(args, namespace, **kwargs)
             return parsed
+
+    def _normalized(self, words: Sequence[str]) -> list[str]:
+        """Spells options as they are declared.
+
+        Args:
+            words: The command line.
+
+        Returns:
+            The same with underscores for hyphens in the names of known options, and `=true` for boolean options
+            without a value.
+        """
+        parser = self._parser_of(words)
+        found: list[str] = []
+        for index, word in enumerate(words):
+            if word == "--":
+                return [*found, *words[index:]]
+            option, equals, value = word.partition("=")
+            if option.startswith("--"):
+                option = parser._declared(option)
+                following = words[index + 1 : index + 2]
+                if not equals and parser._is_flag(option[2:], following[0] if following else None):
+                    equals, value = "=", "true"
+            found.append(f"{option}{equals}{value}")
+        return found
+
+    def _declared(self, option: str) -> str:
+        spelt = f"--{option[2:].replace('-', '_')}"
+        if spelt == option or option in self._option_string_actions:
+            return option
+        is_nested = ".init_args." in spelt and spelt.rpartition(".")[2] in component_options()
+        return spelt if spelt in self._option_string_actions or is_nested else option
+
+    def _is_flag(self, name: str, following: str | None) -> bool:
+        """Whether an option is a boolean that is given without a value.
+
+        Args:
+            name: Dotted, without dashes.
+            following: The next word of the command line.
+        """
+        action = self._option_string_actions.get(f"--{name}")
+        kinds = set(alternatives(getattr(action, "_typehint", None)))
+        if action is None and ".init_args." in name and component_options().get(name.rpartition(".")[2]):
+            kinds = {bool, object}  # perhaps more than a boolean: the type is known when its class is
+        if bool not in kinds:
+            return False
+        is_value = following is not None and not following.startswith("--")
+        if kinds <= {bool, NoneType} and is_value:
+            return str(following).lower() not in {"true", "false", "null", "none", "yes", "no", "on", "off"}
+        return not is_value
 
     def _add_signature_parameter(
         self, container: Any, nested_key: Any, param: Any, *args: Any, **kwargs: Any
@@ -240,9 +291,12 @@ class ExplainedParser(ArgumentParser):
         return [name for name in dict.fromkeys(names) if name != "help" and not name.endswith("+")]
 
     def _verb(self) -> "ExplainedParser":
+        return self._parser_of(getattr(self, "args", None) or [])
+
+    def _parser_of(self, words: Sequence[str]) -> "ExplainedParser":
+        """Returns the parser of the subcommand that a command line names, or this one."""
         for action in self._actions:
             parsers = getattr(action, "_name_parser_map", None)
-            words = getattr(self, "args", None) or []
             if parsers and words and words[0] in parsers:
                 verb: ExplainedParser = parsers[words[0]]
                 return verb

@@ -49,7 +49,6 @@ OPTIONS = {
     "--trainer.max_stps 3": "did you mean --trainer.max_steps",
     "--trainr.max_steps 3": "did you mean --trainer.max_steps?",
     "-config x": "did you mean --config?",
-    "--run-id a": "did you mean --run_id?",
     "--resme x": "did you mean --resume?",
     "--lr 1": f"did you mean --{OPTIMIZER}.lr?",
     "--learning_rate 1": f"did you mean --{OPTIMIZER}.lr?",

@@ -18,22 +18,12 @@ if TYPE_CHECKING:
     from segbench.tasks.base import Task
 
 
-def _flag(text: str, default: bool | None = False) -> dict[str, Any]:
-    """Describes an option that may stand without a value."""
-    return {"type": bool | None, "nargs": "?", "const": True, "default": default, "help": text}
-
-
 POSITIONAL = {
     "images": {
         "nargs": "+",
         "type": Path,
         "help": "Photographs, folders of them, patterns such as 'photographs/**/*.jpg', and videos.",
     },
-    "--flip": _flag("See each scale mirrored as well; false where the checkpoint does.", None),
-    "--probabilities": _flag("Also write NAME_probabilities.npz; see the README for its size."),
-    "--boundary": _flag("Also write NAME_boundary.png."),
-    "--frames": _flag("Also write the labels of each frame of a video."),
-    "--overwrite": _flag("Label all again, and overwrite what is in --out."),
 }
 
 

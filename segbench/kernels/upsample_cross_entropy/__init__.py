@@ -159,8 +159,11 @@ def _choose(backend: str, logits: Tensor) -> str:
     if backend != "auto":
         return backend
     offered = ["chunked"]
-    if device == "cuda" and has_triton and not double:
-        offered.insert(0, "triton")
+    if device == "cuda" and has_triton and not double and preference() in ("auto", "triton"):
+        from segbench.kernels.upsample_cross_entropy import self_check
+
+        if self_check.triton_agrees(logits.device):
+            offered.insert(0, "triton")
     if device == "cpu" and not double and native.available():
         offered.insert(0, "native")
     return choose_backend(backend, offered)

@@ -274,7 +274,9 @@ def test_a_full_disk_names_the_file_and_keeps_what_is_done(tmp_path, checkpoint,
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", write)
         line = refused(capsys, checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
-    assert f"No space left on device: {tmp_path / 'out'}/2_color.png; free some space, or name another" in line
+    assert (
+        f"No space left on device: {tmp_path / 'out'}/2_color.png; free some space, or choose another" in line
+    )
     assert "--out" in line
     assert not list((tmp_path / "out").glob(".segbench-*"))
     run(checkpoint, photos, "--out", tmp_path / "out", "--batch_size", 1)
