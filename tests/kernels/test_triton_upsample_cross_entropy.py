@@ -191,7 +191,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from segbench.kernels import triton_upsample_cross_entropy as kernel
+from segbench.kernels.upsample_cross_entropy import triton_kernel as kernel
 
 block_x, block_k, sizes, num_warps = kernel._tile(19, 16)
 run = dict(NUM_CLASSES=19, IGNORE_INDEX=255, NEEDS_GRAD=True, SIZES=sizes, BLOCK_K=block_k, BLOCK_X=block_x)
