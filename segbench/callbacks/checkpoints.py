@@ -176,7 +176,7 @@ class Checkpoints(Checkpoint):
 
 
 def is_best(trainer: L.Trainer) -> bool:
-    """Tells whether the validation that just ended scored higher than all before it.
+    """Returns whether the validation that just ended scored higher than all before it.
 
     The one rule by which checkpoint, ledger and `run.json` agree. Lightning calls checkpoint callbacks after
     all others, so that those who ask do so before the best score is raised.
@@ -200,7 +200,7 @@ def _log_step(trainer: L.Trainer) -> None:
 
 
 def _is_last(trainer: L.Trainer) -> bool:
-    """Tells whether the batch that just ended is the last one of the training."""
+    """Returns whether the batch that just ended is the last one of the training."""
     epochs = trainer.max_epochs
     in_last_epoch = epochs is not None and epochs >= 0 and trainer.current_epoch + 1 >= epochs
     return 0 <= trainer.max_steps <= trainer.global_step or (in_last_epoch and trainer.is_last_batch)

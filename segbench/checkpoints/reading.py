@@ -98,7 +98,7 @@ def saved_yaml(checkpoint: dict[str, Any]) -> str | None:
 
 
 def has_training_state(checkpoint: dict[str, Any]) -> bool:
-    """Tells whether Lightning can read the file itself, and a training can resume from it.
+    """Returns whether Lightning can read the file itself, and a training can resume from it.
 
     Args:
         checkpoint: From `read_checkpoint`.

@@ -8,7 +8,7 @@ https://github.com/open-mmlab/mmsegmentation/blob/v0.29.1/mmseg/datasets/pipelin
 - how varied a window is, is judged by every fourth of its rows.
 - colours: one matrix and one clipping for all four steps. Brightness and contrast are the same; saturation and
   hue change around the grey axis in YIQ, where luma stays, not in the hexagon of HSV, where the largest of red,
-  green and blue stays. On photographs pixels move less far by saturation and farther by hue, each by about a
+  green and blue stays. On images pixels move less far by saturation and farther by hue, each by about a
   third.
 """
 
@@ -116,7 +116,7 @@ class View(NamedTuple):
         return self._replace(rows=rows, columns=columns)
 
     def is_shrunk(self) -> bool:
-        """Tells whether no side of the window has fewer pixels than are made of it."""
+        """Returns whether no side of the window has fewer pixels than are made of it."""
         sides = zip((self.rows, self.columns), self.size, strict=True)
         return all(side.stop - side.start >= size for side, size in sides)
 
@@ -195,7 +195,7 @@ class StandardAugment(Augmentation):
     def __call__(
         self, image: NDArray[np.uint8], label: NDArray[np.integer], number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
-        """Augments one draw to `img_size`; see the contract."""
+        """Augments one sample and returns image `(H, W, 3)` and label `(H, W)` of `img_size`."""
         return self.of_file(lambda _: (image, 1), label, number)
 
     def of_file(
@@ -220,7 +220,7 @@ class StandardAugment(Augmentation):
         return image if matrix is None else np.asarray(cv2.transform(image, matrix), np.uint8)
 
     def fingerprint_fields(self) -> object:
-        """Lists the options; see the contract."""
+        """Returns the options, which decide what is computed."""
         return {name: value for name, value in vars(self).items() if name != "seed"}
 
     def draw(self, label: NDArray[np.integer], rng: random.Random) -> View:
@@ -258,7 +258,7 @@ def randomness(seed: int, number: int) -> random.Random:
 
 
 def is_varied(label: NDArray[np.integer], cat_max_ratio: float, ignore_index: int) -> bool:
-    """Tells whether there are two classes or more, none of which fills nearly all.
+    """Returns whether there are two classes or more, none of which fills nearly all.
 
     Args:
         label: `(h, w)` training ids.

@@ -91,7 +91,7 @@ class SegmentationDataModule(L.LightningDataModule):
             cache: Keep decoded files in the cache folder and map them into memory: faster from the second pass
                 on, where the set fits into memory or lies on a fast disk.
             reduced_decode: Decode training JPEGs at a half, a quarter or an eighth of their size where a draw
-                shrinks them at least as much; faster for photographs much larger than the crops. Windows and
+                shrinks them at least as much; faster for images much larger than the crops. Windows and
                 labels stay the same, pixels are smoother; see `segbench.data.io.scaled_jpeg`.
 
         Raises:

@@ -66,7 +66,7 @@ class CityscapesLayout(Layout):
             ) from None
 
     def write(self, pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.integer]) -> None:
-        """Writes photograph, label and coloured label."""
+        """Writes image, label and coloured label."""
         write_image(pair.image, image)
         if pair.label is not None:
             write_image(pair.label, mask if self.labels == "labelIds" else CITYSCAPES_SPEC.decode(mask))

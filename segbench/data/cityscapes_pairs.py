@@ -1,4 +1,4 @@
-"""Cityscapes as image pairs: JPEGs of 512×256, the photograph on the left, its coloured label on the right.
+"""Cityscapes as image pairs: JPEGs of 512×256, the image on the left, its coloured label on the right.
 
 Source: https://www.kaggle.com/datasets/dansbecker/cityscapes-image-pairs, 2,975 and 500 pairs, on which the
 convolution-free U-Net-like vision transformer was trained to regress the colours. JPEG blurs them: here each
@@ -70,7 +70,7 @@ class PairsLayout(Layout):
         """Opens a file and cuts it in two.
 
         Returns:
-            Photograph `(H, W, 3)` and label ids `(H, W)`.
+            Image `(H, W, 3)` and label ids `(H, W)`.
 
         Raises:
             ValueError: If the file is damaged, or cannot be cut in two.
@@ -85,7 +85,7 @@ class PairsLayout(Layout):
         return photo, self._label_ids(colors)
 
     def write(self, pair: Pair, image: NDArray[np.uint8], mask: NDArray[np.integer]) -> None:
-        """Writes photograph and coloured label side by side."""
+        """Writes image and coloured label side by side."""
         write_image(pair.image, np.concatenate([image, paint_label_ids(mask)], axis=1))
 
     def _label_ids(self, colors: NDArray[np.uint8]) -> NDArray[np.integer]:
@@ -138,7 +138,7 @@ class CityscapesPairs(SegmentationDataModule):
 
         Args:
             root: Folder of the dataset.
-            img_size: Height and width of training crops; a photograph has 256×256.
+            img_size: Height and width of training crops; an image has 256×256.
             batch_size: Training images on each device.
             num_workers: Loading processes on each device; by default as many as there are free processors.
             eval_batch_size: Images in a batch of evaluation; all have one size.

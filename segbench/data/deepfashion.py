@@ -1,4 +1,4 @@
-"""DeepFashion-MultiModal: 12,701 photographs of 750×1101 in 24 classes, as the attention U-Net was trained on.
+"""DeepFashion-MultiModal: 12,701 images of 750×1101 in 24 classes, as the attention U-Net was trained on.
 
 Source: https://github.com/yumingj/DeepFashion-MultiModal; training pictures as those of the article's code,
 https://github.com/dmitri-chouchkov/fashion-segmentation. Two things differ from that code. It drew test images
@@ -47,16 +47,16 @@ _IMAGES = (("images",), ("image",), ("train_images", "test_images"))
 
 
 def garment(name: str) -> str:
-    """Finds what photographs of one outfit share: the `id_########` in their names, or else the whole name."""
+    """Finds what images of one outfit share: the `id_########` in their names, or else the whole name."""
     found = re.search(r"id_\d{8}", name)
     return found[0] if found else name
 
 
 def split_names(names: Iterable[str]) -> dict[str, Split]:
-    """Divides photographs by garment: about a tenth of the garments for test, a tenth for val.
+    """Divides images by garment: about a tenth of the garments for test, a tenth for val.
 
     Args:
-        names: Of the photographs, in any order.
+        names: Of the images, in any order.
 
     Returns:
         Split of each name. Of three garments or more each split gets one at least.
@@ -72,7 +72,7 @@ class DeepFashionLayout(Layout):
     own_splits: ClassVar[bool] = True
 
     def pairs(self, root: Path, split: Split) -> list[Pair]:
-        """Finds the photographs with parsing that belong to a split; `predict` means test."""
+        """Finds the images with parsing that belong to a split; `predict` means test."""
         pairs = self._parsed(root)
         wanted = "test" if split == "predict" else split
         lists = root / "shape_ann"
@@ -90,7 +90,7 @@ class DeepFashionLayout(Layout):
         return found
 
     def place(self, root: Path, split: Split, index: int) -> Pair:
-        """Says where a new pair belongs; two photographs show each outfit.
+        """Says where a new pair belongs; two images show each outfit.
 
         `pairs` finds it in its split if there are images of all three, as in the real dataset.
         """

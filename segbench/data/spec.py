@@ -196,7 +196,7 @@ class Pair(NamedTuple):
 
     Attributes:
         name: Unique within the split; folders below the split's own are part of it.
-        image: The photograph.
+        image: The image.
         label: The mask; `None` where there is none, which only a split to predict may have.
     """
 
@@ -239,7 +239,7 @@ class Layout(ABC):
         """Opens a pair; a layout whose image and mask are not files of their own says so here.
 
         Returns:
-            Photograph `(H, W, 3)` uint8 RGB, and ids `(H, W)` as in the files, or None where there are none.
+            Image `(H, W, 3)` uint8 RGB, and ids `(H, W)` as in the files, or None where there are none.
 
         Raises:
             ValueError: If a file is damaged, or not what it should be.

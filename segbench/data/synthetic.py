@@ -1,4 +1,4 @@
-"""A data module of drawn scenes, and the synthetic twin of any dataset."""
+"""A data module of synthetic scenes, and the synthetic twin of any dataset."""
 
 import inspect
 import pkgutil
@@ -31,7 +31,7 @@ def write_synthetic(
     size: tuple[int, int] = (256, 256),
     seed: int = 0,
 ) -> None:
-    """Writes drawn scenes as a dataset's own files would lie and be numbered.
+    """Writes synthetic scenes as a dataset's own files would lie and be numbered.
 
     All files appear at once: they are written next to `root`, then renamed.
 
@@ -152,7 +152,7 @@ def find_dataset(name: str) -> type[SegmentationDataModule]:
 
 
 class SyntheticDataModule(SegmentationDataModule):
-    """Drawn scenes, written once to a cache and read as any folder of images."""
+    """Synthetic scenes, written once to a cache and read as any folder of images."""
 
     spec = DatasetSpec(tuple(class_names(8)), scene_palette(8))
     layout = FolderLayout(splits={"predict": "test"})

@@ -165,7 +165,7 @@ class Transforms(Augmentation):
     def __call__(
         self, image: NDArray[np.uint8], label: NDArray[np.integer], number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
-        """Augments one draw; see the contract."""
+        """Applies the transforms to one sample, seeded by its number."""
         generator = np.random.default_rng((self.seed, number))
         # One pair of generators for all transforms: a quarter of the time of `set_random_seed`, which makes a
         # pair for each transform and gives all of them the same numbers.
@@ -174,7 +174,7 @@ class Transforms(Augmentation):
         return result["image"], result["mask"]
 
     def fingerprint_fields(self) -> object:
-        """Lets albumentations write the list down; see the contract."""
+        """Returns albumentations' own serialization of the transforms."""
         try:
             return A.to_dict(self.compose)["transform"]
         except (NotImplementedError, ValueError) as error:

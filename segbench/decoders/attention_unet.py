@@ -247,7 +247,7 @@ class AttentionUNet(Decoder):
         self.grad_checkpointing = grad_checkpointing
 
     def forward(self, features: Features) -> Prediction:
-        """Climbs the pyramid; see the contract."""
+        """Decodes from the deepest map to the stride of the last up-block."""
         *skips, deepest = features.maps
         x = self._run(self.bottleneck, deepest)
         for block, skip in zip(self.blocks, reversed(skips), strict=True):

@@ -26,6 +26,6 @@ class LinearDecoder(Decoder):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, features: Features) -> Prediction:
-        """Classifies; see the contract."""
+        """Returns logits `(B, K, h, w)` of the deepest map."""
         # A 1×1 convolution is the same product and takes the map as it lies.
         return Prediction(F.conv2d(features.maps[-1], self.head.weight[..., None, None], self.head.bias))

@@ -99,11 +99,11 @@ class MaskTransformer(Decoder):
             nn.init.normal_(projection, std=len(projection) ** -0.5)
 
     def no_weight_decay(self) -> set[str]:
-        """Spares the class embeddings, as official Segmenter does; see the contract."""
+        """Exempts the class embeddings from weight decay, as official Segmenter does."""
         return {"cls_emb"}
 
     def forward(self, features: Features) -> Prediction:
-        """Scores patches against classes; see the contract."""
+        """Returns logits `(B, K, h, w)`: cosine similarities of patch and class tokens."""
         deepest = features.maps[-1]
         patches = self.proj_dec(map_to_tokens(deepest))  # (B, N, d)
         classes = self.cls_emb.expand(patches.shape[0], -1, -1)  # (B, K, d)

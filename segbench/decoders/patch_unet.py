@@ -71,7 +71,7 @@ class PatchUNet(Decoder):
         self.head = keras_linear((width, *hidden)[-1], self.patch_size * self.patch_size * num_classes)
 
     def forward(self, features: Features) -> Prediction:
-        """Predicts at stride 1; see the contract.
+        """Returns logits `(B, K, H, W)` at full resolution.
 
         Raises:
             ValueError: If the deepest map has not one cell for each patch, or `fold` is `raw` and the image has

@@ -1,1 +1,1 @@
-"""Encoders: photographs in, `Features` out."""
+"""Encoders: images in, `Features` out."""

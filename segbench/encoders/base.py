@@ -45,7 +45,7 @@ class DepthGroup(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Photographs in, `Features` out. Built as `Encoder(img_size, …)`.
+    """Images in, `Features` out. Built as `Encoder(img_size, …)`.
 
     An encoder owns pixel mean and standard deviation, so that images travel as uint8.
 

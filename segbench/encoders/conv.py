@@ -83,11 +83,11 @@ class ConvEncoder(Encoder):
         )
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Normalises and pads; see the contract."""
+        """Returns normalised pixels, padded to a multiple of the stride."""
         return pad_to_multiple(image / 255, self.info.strides[-1])  # (B, 3, H', W'); no mean, no deviation
 
     def forward(self, image: Tensor) -> Features:
-        """Encodes a batch of any size; see the contract."""
+        """Returns the maps of images of any size."""
         x = image = self.normalize(image)
         maps = []
         for block in self.blocks:
@@ -99,7 +99,7 @@ class ConvEncoder(Encoder):
         return Features(image, (*maps, x))
 
     def depth_groups(self) -> list[DepthGroup]:
-        """Sorts parameters by block; see the contract."""
+        """Returns the parameters grouped by block, shallow to deep."""
         return [
             DepthGroup(depth, [(f"blocks.{depth}.{name}", p) for name, p in block.named_parameters()])
             for depth, block in enumerate(self.blocks)

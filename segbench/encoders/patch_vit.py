@@ -139,11 +139,11 @@ class PatchViT(Encoder):
         self.info = FeatureInfo(channels=(feature_dim,), strides=(patch_size,), grid=grid)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Normalises and pads; see the contract."""
+        """Returns normalised pixels, padded to a multiple of the stride."""
         return pad_to_multiple((image - self.pixel_mean) / self.pixel_std, self.patch_size)
 
     def forward(self, image: Tensor) -> Features:
-        """Encodes a batch of the one size; see the contract."""
+        """Returns the maps of images of `img_size`."""
         if tuple(image.shape[-2:]) != self.img_size:
             height, width = self.img_size
             raise ValueError(
@@ -157,7 +157,7 @@ class PatchViT(Encoder):
         return Features(image, (tokens_to_map(features, self.info.grid),))
 
     def depth_groups(self) -> list[DepthGroup]:
-        """Sorts parameters into patches, blocks, and what follows them; see the contract."""
+        """Returns the parameters grouped into patch embedding, blocks and the rest."""
         groups = [DepthGroup(depth, []) for depth in range(len(self.blocks) + 2)]
         for name, parameter in self.named_parameters():
             room, index, *_ = name.split(".")
@@ -166,5 +166,5 @@ class PatchViT(Encoder):
         return groups
 
     def no_weight_decay(self) -> set[str]:
-        """Names the position embedding; see the contract."""
+        """Returns the position embedding, which is exempt from weight decay."""
         return {f"patches.{name}" for name in self.patches.no_weight_decay()}

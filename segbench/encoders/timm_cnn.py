@@ -90,12 +90,12 @@ class TimmCNN(Encoder):
         return super().train(mode and not self.frozen)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Normalises and pads; see the contract."""
+        """Returns normalised pixels, padded to a multiple of the stride."""
         image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
         return pad_to_multiple(image, self.info.strides[-1])  # normalised zeros are the mean colour
 
     def forward(self, image: Tensor) -> Features:
-        """Encodes a batch of any size; see the contract."""
+        """Returns the maps of images of any size."""
         image = self.normalize(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.cnn.forward_intermediates(
@@ -104,11 +104,11 @@ class TimmCNN(Encoder):
         return Features(image, tuple(maps))
 
     def depth_groups(self) -> list[DepthGroup]:
-        """Sorts parameters by block, as timm's own matcher does; see the contract."""
+        """Returns the parameters grouped by block, as timm's matcher does."""
         return timm_common.depth_groups("cnn", self.cnn)
 
     def no_weight_decay(self) -> set[str]:
-        """Names what timm exempts; see the contract."""
+        """Returns the parameters that timm exempts from weight decay."""
         return timm_common.no_weight_decay("cnn", self.cnn)
 
 

@@ -156,12 +156,12 @@ class TimmViT(Encoder):
         return super().train(mode and not self.frozen)
 
     def normalize(self, image: Tensor) -> Tensor:
-        """Normalises and pads; see the contract."""
+        """Returns normalised pixels, padded to a multiple of the stride."""
         image = (image - self.pixel_mean) / self.pixel_std  # (B, 3, H, W)
         return pad_to_multiple(image, self.patch_size)  # zeros of the normalised image are its mean colour
 
     def forward(self, image: Tensor) -> Features:
-        """Encodes a batch of any size; see the contract."""
+        """Returns the maps of images of any size."""
         image = self.normalize(image)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = self.vit.forward_intermediates(
@@ -170,11 +170,11 @@ class TimmViT(Encoder):
         return Features(image, tuple(maps))
 
     def depth_groups(self) -> list[DepthGroup]:
-        """Sorts parameters by block, as timm's own matcher does; see the contract."""
+        """Returns the parameters grouped by block, as timm's matcher does."""
         return timm_common.depth_groups("vit", self.vit)
 
     def no_weight_decay(self) -> set[str]:
-        """Names position embedding and prefix tokens; see the contract."""
+        """Returns position embedding and prefix tokens, which are exempt from weight decay."""
         return timm_common.no_weight_decay("vit", self.vit)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def all_below_infinity(values: Tensor) -> Tensor:
-    """Tells whether there is neither NaN nor +inf; -inf is what masks are made of.
+    """Returns whether there is neither NaN nor +inf; -inf is what masks are made of.
 
     Args:
         values: Of any shape.

@@ -8,7 +8,7 @@ import torch
 
 
 def is_free(*sizes: int) -> bool:
-    """Tells whether a size is a variable.
+    """Returns whether a size is a variable.
 
     Args:
         sizes: Of tensors, or computed from them.

@@ -114,7 +114,7 @@ def segment(image: Tensor, forward: Forward, windows: Windows = WHOLE) -> Tensor
 def logits(image: Tensor, forward: Forward, windows: Windows = WHOLE) -> Tensor:
     """Computes the logits whose argmax `segment` returns, at full size.
 
-    This is large: 150 classes of one photograph of 2000 × 3000 pixels take 3.6 GB.
+    This is large: 150 classes of one image of 2000 × 3000 pixels take 3.6 GB.
 
     Args:
         image: As in `segment`.
@@ -321,7 +321,7 @@ def resize_image(image: Tensor, size: tuple[int, int], *, rounded: bool = True) 
     """
     whole = rounded and image.dtype == torch.uint8
     planes = []
-    for plane in torch.split(image, 1, dim=1):  # one at a time: a photograph in float32 is four times as large
+    for plane in torch.split(image, 1, dim=1):  # one at a time: an image in float32 is four times as large
         resized = F.interpolate(plane.float(), size, mode="bilinear", align_corners=False)
         planes.append(resized.round_().to(torch.uint8) if whole else resized)
     return torch.cat(planes, 1)

@@ -98,7 +98,7 @@ def _folder() -> Iterator[Path]:
 
 @cache
 def available() -> bool:
-    """Tells whether `library` can be had; says why not, once, in the log."""
+    """Returns whether `library` can be had; says why not, once, in the log."""
     try:
         library()
     except (ValueError, OSError) as error:

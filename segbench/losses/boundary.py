@@ -45,7 +45,7 @@ class BoundaryBCE(Loss):
         self.positive_weight = positive_weight
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the mean; see the contract.
+        """Returns the mean binary cross-entropy over pixels with a target.
 
         Raises:
             ValueError: If the decoder predicts no boundary, or more than one channel of it.

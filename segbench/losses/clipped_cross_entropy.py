@@ -60,7 +60,7 @@ class ClippedCrossEntropy(Loss):
         self.boundary_weight = boundary_weight
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the weighted mean; see the contract."""
+        """Returns the weighted mean over valid pixels."""
         pixel_weight = None
         if self.boundary_weight != 1:
             between = boundary_target(label, self.ignore_index)[0]

@@ -38,7 +38,7 @@ class MeanAbsoluteColor(Loss):
         self.register_buffer("palette", None, persistent=False)
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the mean absolute error; see the contract.
+        """Returns the mean absolute error over labelled pixels and channels.
 
         Raises:
             ValueError: If the model predicts no colours, or the palette is missing.

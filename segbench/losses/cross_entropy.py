@@ -50,7 +50,7 @@ class CrossEntropy(Loss):
         self.backend = backend
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the mean cross-entropy; see the contract."""
+        """Returns the mean cross-entropy over valid pixels."""
         return upsample_cross_entropy(
             prediction.logits,
             label,

@@ -37,7 +37,7 @@ class Dice(Loss):
         self.epsilon = epsilon
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the mean; see the contract."""
+        """Returns the mean Dice loss over the classes that occur."""
         sums = overlap(prediction.logits, label, self.ignore_index)
         both, true, predicted = all_reduce_sum(*(part.sum(0) for part in sums))  # (K,) each
         occurs = true > 0

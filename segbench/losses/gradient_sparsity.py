@@ -55,7 +55,7 @@ class GradientSparsity(Loss):
         self.p, self.epsilon, self.cutoff = p, epsilon, cutoff
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the mean; see the contract."""
+        """Returns the mean penalty over all pairs of neighbouring cells."""
         grid = (prediction.logits.shape[2], prediction.logits.shape[3])
         valid = valid_share(label, self.ignore_index, grid) > 0  # (B, h, w)
         below, beside = valid[:, 1:] & valid[:, :-1], valid[:, :, 1:] & valid[:, :, :-1]

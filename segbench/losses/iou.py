@@ -47,7 +47,7 @@ class SoftIoU(Loss):
         self.epsilon = epsilon
 
     def forward(self, prediction: Prediction, label: Tensor) -> Tensor:
-        """Computes the weighted mean; see the contract."""
+        """Returns the mean over images that have labels of `1 − IoU`, classes weighted by their area."""
         both, true, predicted = overlap(prediction.logits, label, self.ignore_index)  # (B, K) each
         union = true + predicted - both
         missed = 1 - (both + self.epsilon) / (union + self.epsilon)

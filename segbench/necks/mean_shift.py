@@ -97,7 +97,7 @@ class MeanShift(IterativeNeck):
         self.norm = nn.LayerNorm(info.channels[-1]) if normalize else nn.Identity()
 
     def forward(self, features: Features) -> Features:
-        """Moves the tokens of the deepest map; see the contract."""
+        """Replaces the deepest map by its tokens after the mean shifts."""
         *shallow, deepest = features.maps
         tokens = map_to_tokens(deepest)  # (B, N, C)
         for _ in range(self.iterations):

@@ -60,7 +60,7 @@ class Pyramid(Neck):
         self.info = FeatureInfo(tuple(widths), strides, grid)
 
     def forward(self, features: Features) -> Features:
-        """Scales the maps; see the contract."""
+        """Returns one map for each stride, shallow to deep."""
         maps = tuple(
             branch(features.maps[source]) for branch, source in zip(self.branches, self._sources, strict=True)
         )

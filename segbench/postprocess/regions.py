@@ -68,11 +68,11 @@ class Regions(PostProcessor):
         self.impatience = impatience
 
     def check(self, num_classes: int) -> None:
-        """Refuses a list `promote` of another length; see the contract."""
+        """Raises a ValueError if `promote` is a list of another length than the classes."""
         check_options(self.promote, self.join, self.impatience, num_classes)
 
     def __call__(self, probabilities: NDArray[np.float32], boundary: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Labels every pixel; see the contract."""
+        """Returns labels `(H, W)`, one class for each region."""
         return self.steps(probabilities, boundary).labels
 
     def steps(self, probabilities: NDArray[np.float32], boundary: NDArray[np.float32]) -> RegionSteps:

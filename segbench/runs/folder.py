@@ -137,5 +137,5 @@ def _safe(name: str) -> str:
 
 
 def _is_first_process() -> bool:
-    """Tells whether this is the process of a run that writes its folder, before Lightning connects them."""
+    """Returns whether this is the process of a run that writes its folder, before Lightning connects them."""
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)

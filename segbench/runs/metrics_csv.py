@@ -141,7 +141,7 @@ class MetricsRows(L.Callback):
         return {"row": next((file.sync() for file in self._files), None)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Tells the file after which row it is continued."""
+        """Returns the file after which row it is continued."""
         for file in self._files:
             if state_dict["row"] is not None:
                 file.resume_after(state_dict["row"])

@@ -23,7 +23,7 @@ class Guard(Protocol):
 
 
 class Task(L.LightningModule, ABC):
-    """A LightningModule that segments photographs.
+    """A LightningModule that segments images.
 
     Attributes:
         num_classes: `K`.
@@ -101,8 +101,8 @@ class Task(L.LightningModule, ABC):
             ValueError: If `image` is not a batch of RGB images, or the encoder takes another size only.
 
         Example:
-            >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
-            >>> task.logits(photographs).shape  # a task of three classes
+            >>> images = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+            >>> task.logits(images).shape  # a task of three classes
             torch.Size([2, 3, 40, 56])
         """
 
@@ -124,11 +124,11 @@ class Task(L.LightningModule, ABC):
             ValueError: If `image` is not a batch of RGB images, or stride and window do not fit each other.
 
         Example:
-            >>> photographs = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
-            >>> labels = task.segment(photographs)
+            >>> images = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
+            >>> labels = task.segment(images)
             >>> labels.shape, labels.dtype
             (torch.Size([2, 40, 56]), torch.uint8)
-            >>> task.segment(photographs, window=(32, 32), stride=(16, 16)).shape
+            >>> task.segment(images, window=(32, 32), stride=(16, 16)).shape
             torch.Size([2, 40, 56])
         """
 
@@ -142,7 +142,7 @@ class Task(L.LightningModule, ABC):
             out_size: `(height, width)` of the maps instead of the image's own.
 
         Returns:
-            Likeliest classes, their probabilities, and the entropy.
+            Most probable classes, their probabilities, and the entropy.
         """
 
     @abstractmethod

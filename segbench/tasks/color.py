@@ -62,7 +62,7 @@ class Painter(Decoder):
         self.register_buffer("palette", palette, persistent=False)
 
     def forward(self, features: Features) -> Prediction:
-        """Paints; see the contract."""
+        """Returns a prediction whose `colors` are set."""
         prediction = self.decoder(features)
         colors = hard_sigmoid(prediction.logits.float())  # (B, 3, h, w)
         return Prediction(color_logits(colors, self.palette), prediction.boundary, colors)

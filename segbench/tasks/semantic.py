@@ -203,7 +203,7 @@ class SemanticTask(Task):
         ]
 
     def parts(self) -> dict[str, nn.Module]:
-        """Names the rooms; see the contract."""
+        """Returns encoder, necks and decoder by name."""
         return {"encoder": self.encoder, "necks": self.necks, "decoder": self.decoder}
 
     def predict_in_order(self, order: list[int] | None, palette: list[list[int]]) -> None:
@@ -248,32 +248,32 @@ class SemanticTask(Task):
         return prediction
 
     def logits(self, image: Tensor) -> Tensor:
-        """Runs the whole image at once; see the contract."""
+        """Returns logits `(B, K, H, W)` of whole images, without windows."""
         return sliding_window.logits(self._pixels(image), self._window_prediction)
 
     def segment(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Tensor:
-        """Labels every pixel as in evaluation; see the contract."""
+        """Returns predicted labels `(B, H, W)`, computed as in evaluation."""
         image = self._pixels(image)
         if self.postprocess is not None:
             return torch.stack([self.decide(found) for found in self.predict_proba(image, window, stride)])
         return augment.segment(image, self._window_prediction, self._views(window, stride))
 
     def confidence(self, image: Tensor, top: int = 1, out_size: tuple[int, int] | None = None) -> Confidence:
-        """Tells how sure the model is of every pixel; see the contract."""
+        """Returns the `top` classes of each pixel with their probabilities, and the entropy."""
         views = self.views._replace(windows=self.views.windows._replace(out_size=out_size))
         return confidence(self._pixels(image), self._window_prediction, views, top=top)
 
     def predict_proba(
         self, image: Tensor, window: tuple[int, int] | None = None, stride: tuple[int, int] | None = None
     ) -> Iterator[PixelProbabilities]:
-        """Computes probabilities as in evaluation; see the contract."""
+        """Yields the class probabilities of each image, computed as in evaluation."""
         views = self._views(window, stride)
         return predict_proba(self._pixels(image), self._window_prediction_and_boundary, self.num_classes, views)
 
     def decide(self, found: PixelProbabilities) -> Tensor:
-        """Labels one image by its probabilities; see the contract."""
+        """Returns labels `(H, W)` of one image: the argmax, or the result of the post-processing."""
         probabilities, boundary = found
         if self.postprocess is None:
             return probabilities.argmax(0).to(label_dtype(self.num_classes))

@@ -112,7 +112,7 @@ def section(component: Component) -> str:
 
 
 def _is_chosen_in_yaml(cls: type) -> bool:
-    """Tells the implementations of a package's contract from contracts and helpers."""
+    """Returns the implementations of a package's contract from contracts and helpers."""
     package = cls.__module__.split(".")[1]
     paths = [path for path in TRUSTED["segbench"] if path.startswith(f"segbench.{package}.")]
     own = tuple(getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths)

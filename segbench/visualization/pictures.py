@@ -51,7 +51,7 @@ def index_image(labels: Labels, num_classes: int) -> NDArray[np.uint8] | NDArray
 
 
 def overlay(image: Image, colors: Image, opacity: float = 0.5) -> Image:
-    """Lays colours over a photograph.
+    """Lays colours over an image.
 
     Args:
         image: `(H, W, 3)`.

@@ -1,4 +1,4 @@
-"""At its first use on a device the Triton loss is compared with the chunked one, and gives way if it differs."""
+"""The Triton loss is compared with the chunked one at its first use, and gives way if it differs."""
 
 import logging
 from types import SimpleNamespace

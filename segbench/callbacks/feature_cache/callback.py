@@ -1,7 +1,7 @@
 """Lets a frozen encoder encode each training image once, for every decoder and every seed that comes after.
 
 The task's option `cache_features: K` asks for it. Before the first step `K` views of each training image are
-drawn, encoded, and kept under `$SEGBENCH_CACHE`; training then neither reads photographs nor runs the encoder.
+drawn, encoded, and kept under `$SEGBENCH_CACHE`; training then neither reads images nor runs the encoder.
 Validation and test run it as ever. What that changes against training with the same frozen encoder:
 
 - An image has `K` views, which take turns from epoch to epoch, where it had a new one at each visit.

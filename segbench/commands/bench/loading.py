@@ -39,7 +39,7 @@ from segbench.utils.files import scratch
 CROP = (512, 512)
 SCALE = (2048, 512)  # ADE20K's
 SIZE = (512, 683)  # of the images
-LARGE = (1512, 2016)  # photographs of 3 megapixels
+LARGE = (1512, 2016)  # images of 3 megapixels
 QUALITY = 83  # JPEGs of these scenes have some 95 KiB
 FLOOR = 3  # a class of ADE20K
 
@@ -128,11 +128,11 @@ def measure(clock: Clock, images: int, batch_size: int) -> list[Row]:
 
 
 def measure_reduced(clock: Clock, images: int) -> list[Row]:
-    """Measures what `reduced_decode` saves where photographs are large, with crops and scale as above.
+    """Measures what `reduced_decode` saves where images are large, with crops and scale as above.
 
     Args:
         clock: How often; nothing here runs on a GPU.
-        images: Number of photographs, each of which is loaded once in a round.
+        images: Number of images, each of which is loaded once in a round.
 
     Returns:
         Loading with full decoding, then with reduced.
@@ -166,7 +166,7 @@ def write_pairs(root: Path, images: int, size: tuple[int, int]) -> None:
     layout, spec = ADE20K.layout, ADE20K.spec
     for i in track(range(images), "Drawing images", transient=True):
         image, label = generate_scene(i, spec.num_classes, size, ignore_index=spec.ignore_index)
-        # Photographs have a ground and a sky: with one background, windows that it fills would be drawn again
+        # Images have a ground and a sky: with one background, windows that it fills would be drawn again
         # and again, which costs MMSegmentation most.
         label[size[0] // 2 :][label[size[0] // 2 :] == 0] = FLOOR
         pair = layout.place(root, "train", i + 1)

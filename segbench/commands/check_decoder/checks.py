@@ -220,7 +220,7 @@ def _keeps_apart(decoder: Decoder, both: Features, when: str) -> None:
 
 
 def _sees_the_other(decoder: Decoder, both: Features, image: int) -> bool:
-    """Tells whether the output of one image has a gradient with respect to the other."""
+    """Returns whether the output of one image has a gradient with respect to the other."""
     features = _leaves(both)
     prediction = _predict(decoder, features, "a batch of two")
     torch.autograd.backward(

@@ -85,5 +85,5 @@ class Settings:
         return both[0], both[1]
 
     def has(self, key: str) -> bool:
-        """Tells whether there is a value, and it is not none."""
+        """Returns whether there is a value, and it is not none."""
         return self.get(key, object, None) is not None

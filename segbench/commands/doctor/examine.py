@@ -1,4 +1,4 @@
-"""One look at one photograph and its mask: all that the diagnosis needs to know of them, in a small record."""
+"""One look at one image and its mask: all that the diagnosis needs to know of them, in a small record."""
 
 import hashlib
 import os
@@ -28,24 +28,24 @@ Fault = Literal[
 
 _ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 5 to 8 swap width and height
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
-_MOST_COLORS = 256  # a mask with more colours than this is a photograph
+_MOST_COLORS = 256  # a mask with more colours than this is an image
 
 
 class Record(NamedTuple):
-    """A photograph and its mask.
+    """An image and its mask.
 
     Attributes:
         split: Where it is used.
-        image: The photograph's path below the root.
+        image: The image's path below the root.
         label: The mask's path below the root; `None` where there is none.
-        size: Width and height in which training sees the photograph.
+        size: Width and height in which training sees the image.
         label_size: Width and height of the mask.
         ids: Pixels of each id in the mask file.
-        digest: Hash of the photograph's pixels, whatever the file around them.
-        deep: The photograph has more than 8 bits for each colour.
-        dark: Of these bits the upper ones are nearly unused, so that the photograph is seen nearly black.
-        alpha: The photograph has a transparency channel.
-        orientation: The photograph's EXIF orientation.
+        digest: Hash of the image's pixels, whatever the file around them.
+        deep: The image has more than 8 bits for each colour.
+        dark: Of these bits the upper ones are nearly unused, so that the image is seen nearly black.
+        alpha: The image has a transparency channel.
+        orientation: The image's EXIF orientation.
         label_orientation: The mask's, which no reader of masks follows.
         palette: Colour that a palette mask gives to each of its indices.
         by_color: These colours, not the indices, say the class.

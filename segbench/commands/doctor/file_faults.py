@@ -104,7 +104,7 @@ def _rgb(color: Color) -> str:
 
 
 def _sizes(records: Sequence[Record]) -> list[Finding]:
-    """Finds masks of another size than their photograph, those apart that EXIF has turned."""
+    """Finds masks of another size than their image, those apart that EXIF has turned."""
     bad = [record for record in records if record.size and record.label_size not in {None, record.size}]
     turned = [r for r in bad if r.orientation >= 5 and r.size and r.label_size == r.size[::-1]]
     other = [record for record in bad if record not in turned]
@@ -134,7 +134,7 @@ def _pixels(size: tuple[int, int] | None) -> str:
 
 
 def _is_turned_unseen(record: Record) -> bool:
-    """Tells photographs that EXIF turns without the size to show whether their masks were turned as well."""
+    """Tells images that EXIF turns without the size to show whether their masks were turned as well."""
     unseen = record.orientation in {2, 3, 4} or (record.size is not None and record.size[0] == record.size[1])
     return record.orientation > 1 and unseen and record.label_size == record.size
 

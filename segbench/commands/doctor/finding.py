@@ -72,7 +72,7 @@ def as_yaml(overlay: Mapping[str, Any]) -> str:
 
 
 def leave_out(bad: Iterable[Record], records: Sequence[Record]) -> dict[str, Any]:
-    """Leaves photographs out, unless that leaves nothing of a split.
+    """Leaves images out, unless that leaves nothing of a split.
 
     Returns:
         The option `exclude`, or none.

@@ -93,7 +93,7 @@ def _absent_split(
 
 
 def _has_folders(layout: FolderLayout, root: Path, split: Split) -> bool:
-    """Tells whether a split has a folder, with masks or without."""
+    """Returns whether a split has a folder, with masks or without."""
     name = layout.splits.get(split, split)
     folders = {folder.format(split=name) for folder in layout.images if "{split}" in folder}
     return any(folder != "images/" and (root / folder).is_dir() for folder in folders | {f"images/{name}"})

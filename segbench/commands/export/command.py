@@ -26,7 +26,7 @@ def export(
             model as a graph, for ONNX Runtime and torch.export. huggingface: a folder with config.json,
             model.safetensors and a model card.
         out: The new file, or for huggingface the new folder.
-        photograph: Put normalisation, upsampling and argmax into the graph, so that it takes uint8 photographs
+        photograph: Put normalisation, upsampling and argmax into the graph, so that it takes uint8 images
             and gives labels; without, it takes normalised images and gives the decoder's logits.
         image_size: Height and width to fix in the graph; by default they stay free where the model allows it.
         opset: Version of ONNX's operators; 18 by default.

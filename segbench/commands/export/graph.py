@@ -29,7 +29,7 @@ class Form(NamedTuple):
     """What goes into the graph and what comes out.
 
     Attributes:
-        photograph: Whether it takes uint8 photographs and gives labels; otherwise it takes normalised images of
+        photograph: Whether it takes uint8 images and gives labels; otherwise it takes normalised images of
             whole patches and gives what the decoder predicts.
         multiple: `(rows, columns)` of pixels: normalised images are whole multiples of it.
         img_size: `(height, width)` where that is fixed.
@@ -60,10 +60,10 @@ class Graph(nn.Module):
         """Predicts.
 
         Args:
-            image: `(B, 3, H, W)`; RGB in uint8 for a photograph, else as `Encoder.normalize` gives it.
+            image: `(B, 3, H, W)`; RGB in uint8 for an image, else as `Encoder.normalize` gives it.
 
         Returns:
-            Labels `(B, H, W)` for a photograph, else those outputs of the decoder that it has.
+            Labels `(B, H, W)` for an image, else those outputs of the decoder that it has.
         """
         if self.photograph:
             prediction, size = self.task(image)
@@ -125,7 +125,7 @@ def trace(task: SemanticTask, form: Form) -> ExportedProgram:
             height, width = (
                 height - rows // 2,
                 width - columns // 2,
-            )  # neither do photographs fill their patches
+            )  # neither do images fill their patches
     else:
         height, width = form.img_size if form.photograph else _padded(form)
     batch = 1 if form.free == "nothing" else 2

@@ -1,8 +1,8 @@
 """Whether an exported file computes what the model computes: both see the same pictures, at three sizes.
 
-The pictures are smooth with a little grain, as photographs are. On white noise, which no camera takes and no
+The pictures are smooth with a little grain, as images are. On white noise, which no camera takes and no
 model was trained on, sums of a deep network round ten times worse, in model and file alike: trained attention
-U-Nets are 2e-4 from their own float64 there, and 2e-5 on photographs and on these pictures.
+U-Nets are 2e-4 from their own float64 there, and 2e-5 on images and on these pictures.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Agreement(NamedTuple):
     """How one sample came out.
 
     Attributes:
-        shape: Of the photographs, `(B, 3, H, W)`.
+        shape: Of the images, `(B, 3, H, W)`.
         difference: Largest absolute difference of an output. Of labels: by how much the model's own logit of
             the file's label falls short of the best, which is 0 where the labels are the same.
         equal: Share of labels that are the same; 1 where there are none to compare.
@@ -62,7 +62,7 @@ def samples(form: Form) -> list[Tensor]:
 
 @torch.no_grad()
 def compare(task: SemanticTask, form: Form, run: Run, tolerance: float) -> list[Agreement]:
-    """Runs model and file on the same photographs.
+    """Runs model and file on the same images.
 
     Args:
         task: The model, in evaluation mode on the CPU.

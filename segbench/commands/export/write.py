@@ -54,7 +54,7 @@ def write_graph(
         task: In evaluation mode, on the CPU.
         out: The new file; nothing is left of it after a failure.
         kind: Format.
-        photograph: Whether the file takes uint8 photographs and gives labels.
+        photograph: Whether the file takes uint8 images and gives labels.
         image_size: `(height, width)` to fix.
         opset: Version of ONNX's operators.
         tolerance: Largest difference from the model.

@@ -137,5 +137,5 @@ def attach_tests(runs: Sequence[Run]) -> list[Run]:
 
 
 def _on_other_data(run: Run, other: Run) -> bool:
-    """Tells whether a split that both runs saw, or their classes, differ."""
+    """Returns whether a split that both runs saw, or their classes, differ."""
     return any(run.data[key] != other.data[key] for key in run.data.keys() & other.data.keys())

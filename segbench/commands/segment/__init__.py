@@ -1,1 +1,1 @@
-"""A trained model at work on its user's photographs and videos; `segbench segment` is its front."""
+"""A trained model at work on its user's images and videos; `segbench segment` is its front."""

@@ -1,4 +1,4 @@
-"""`segbench segment`: photographs and videos in; label maps, colours, overlays and areas out."""
+"""`segbench segment`: images and videos in; label maps, colours, overlays and areas out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from segbench.commands.segment.predictor import Labeller
     from segbench.commands.segment.record import Record
-    from segbench.commands.segment.writing import Look
     from segbench.tasks.base import Task
 
 
@@ -45,18 +43,18 @@ def segment(
     device: Device = "auto",
     trust: str | list[str] | None = None,
 ) -> None:
-    """Labels photographs of any size with the checkpoint's own classes and colours.
+    """Labels images of any size with the checkpoint's own classes and colours.
 
-    What is complete in `out`, of the same photograph, checkpoint and options, is left as it is: after a kill
+    What is complete in `out`, of the same image, checkpoint and options, is left as it is: after a kill
     the same command resumes.
 
     Args:
-        images: Photographs, folders of photographs, patterns, and videos.
+        images: Images, folders of images, patterns, and videos.
         checkpoint: A checkpoint of `segbench fit`, or a safetensors file or folder of `segbench export`.
         out: Folder for NAME.png (classes, as a palette PNG), NAME_color.png, NAME_overlay.png and areas.csv
-            (pixels of each class in each photograph); of a video NAME_overlay.mp4 and NAME_areas.csv. Its
+            (pixels of each class in each image); of a video NAME_overlay.mp4 and NAME_areas.csv. Its
             segment.jsonl says what was made of what.
-        window: Side, or height and width, of sliding windows, instead of those of training. Large photographs
+        window: Side, or height and width, of sliding windows, instead of those of training. Large images
             need one where the checkpoint has none.
         stride: Step between windows.
         scales: Factors of its size at which an image is seen, the probabilities averaged; instead of the
@@ -64,10 +62,10 @@ def segment(
         flip: See each scale mirrored as well.
         postprocess: Class that makes labels of probabilities, such as segbench.postprocess.regions.Regions, in
             place of the checkpoint's own.
-        batch_size: Photographs of one size, or frames, that are labelled together; those with probabilities,
+        batch_size: Images of one size, or frames, that are labelled together; those with probabilities,
             boundary or post-processing are labelled one by one.
         probabilities: Also write NAME_probabilities.npz: `probabilities` (K, H, W) float16 and `class_names`.
-            Takes 6 bytes of memory for each class and pixel of a photograph.
+            Takes 6 bytes of memory for each class and pixel of an image.
         boundary: Also write NAME_boundary.png, 255 for a certain boundary: that of the boundary head, or
             without one the edges of the argmax classes. Takes 4 bytes for each class and pixel.
         frames: Also write the labels of each frame of a video, NAME_frames/000000.png and so on.
@@ -85,8 +83,8 @@ def segment(
 
     import segbench
     from segbench.commands.segment import inputs, record, writing
-    from segbench.commands.segment.images import label_photographs
-    from segbench.commands.segment.predictor import Labeller
+    from segbench.commands.segment.images import predict_images
+    from segbench.commands.segment.predictor import Predictor
 
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must lie in [0, 1]; got {opacity}")
@@ -100,8 +98,8 @@ def segment(
         task.postprocess = postprocess
     _set_views(task, window, stride, scales, flip, batch_size)
     one_by_one = probabilities or boundary or task.postprocess is not None
-    labeller = Labeller(task, place, probabilities, boundary)
-    look = writing.Look(task.class_names, task.palette, opacity)
+    predictor = Predictor(task, place, probabilities, boundary)
+    style = writing.OverlayStyle(task.class_names, task.palette, opacity)
     options = {
         "checkpoint": record.checkpoint_digest(checkpoint)[:16],
         **_described(task),
@@ -118,13 +116,13 @@ def segment(
         before = len(found.files) - len(todo)
         try:
             with _progress(hidden=not todo) as progress:
-                photographs = [file for file in todo if not inputs.is_video(file)]
+                loaded = [file for file in todo if not inputs.is_video(file)]
                 size = 1 if one_by_one else batch_size
-                problems += label_photographs(
-                    photographs, made, labeller, look, size, overwrite, _advancing(progress, photographs)
+                problems += predict_images(
+                    loaded, made, predictor, style, size, overwrite, _advancing(progress, loaded)
                 )
                 for file in filter(inputs.is_video, todo):
-                    problems += _label_video(file, made, labeller, look, size, frames, progress)
+                    problems += _label_video(file, made, predictor, style, size, frames, progress)
         except KeyboardInterrupt:
             print("segbench: stopped; the same command resumes from here", file=sys.stderr)
             raise SystemExit(130) from None
@@ -190,19 +188,19 @@ def _progress(hidden: bool) -> "Progress":
     return Progress(*columns, console=Console(stderr=True), disable=hidden)
 
 
-def _advancing(progress: "Progress", photographs: list[Path]) -> "Callable[[], None]":
+def _advancing(progress: "Progress", loaded: list[Path]) -> "Callable[[], None]":
     """Shows a bar, if there is anything to do, and says how it is moved on."""
-    if not photographs:
+    if not loaded:
         return lambda: None
-    bar = progress.add_task("photographs", total=len(photographs))
+    bar = progress.add_task("images", total=len(loaded))
     return lambda: progress.advance(bar)
 
 
 def _label_video(
     path: Path,
     made: "Record",
-    labeller: "Labeller",
-    look: "Look",
+    predictor: "Predictor",
+    style: "OverlayStyle",
     batch_size: int,
     frames: bool,
     progress: "Progress",
@@ -210,7 +208,7 @@ def _label_video(
     """Labels a video, and returns one line if it could not be."""
     import sys
 
-    from segbench.commands.segment.predictor import Labeller
+    from segbench.commands.segment.predictor import Predictor
     from segbench.commands.segment.video import label_video
 
     bar = progress.add_task("frames", total=None)
@@ -218,9 +216,9 @@ def _label_video(
     def advance(done: int, total: int) -> None:
         progress.update(bar, completed=done, total=max(done, total) if total else None)
 
-    plain = Labeller(labeller.task, labeller.device)  # probabilities are for photographs
+    plain = Predictor(predictor.task, predictor.device)  # probabilities are for images
     try:
-        files, note = label_video(path, made.out, made.name_of(path), plain, look, batch_size, frames, advance)
+        files, note = label_video(path, made.out, made.name_of(path), plain, style, batch_size, frames, advance)
     except ValueError as error:
         return [str(error)]
     if note:

@@ -1,4 +1,4 @@
-"""Labels photographs: reading, model and writing at the same time, and one failure is not the end of all."""
+"""Labels images: reading, model and writing at the same time, and one failure is not the end of all."""
 
 import os
 from collections import deque
@@ -6,33 +6,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from segbench.commands.segment.predictor import Labeller
-from segbench.commands.segment.reading import Photograph, batches, read_ahead
+from segbench.commands.segment.predictor import Predictor
+from segbench.commands.segment.reading import LoadedImage, batches, read_ahead
 from segbench.commands.segment.record import Record
-from segbench.commands.segment.writing import Look, write_photograph
+from segbench.commands.segment.writing import OverlayStyle, write_outputs
 from segbench.utils.errors import one_line
 
-_MOST_WORKERS = 4  # readers, and writers; each holds a photograph
+_MOST_WORKERS = 4  # readers, and writers; each holds an image
 
 
-def label_photographs(
+def predict_images(
     paths: Sequence[Path],
     made: Record,
-    labeller: Labeller,
-    look: Look,
+    predictor: Predictor,
+    style: OverlayStyle,
     batch_size: int = 1,
     replace: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Labels photographs, writes their outputs and notes each that is complete.
+    """Labels images, writes their outputs and notes each that is complete.
 
     Args:
         paths: Files, all with a name in the record.
         made: The record of the folder.
-        labeller: The model.
-        look: How classes are shown.
-        batch_size: Photographs of one size that are labelled together.
-        replace: As in `write_photograph`.
+        predictor: The model.
+        style: How classes are shown.
+        batch_size: Images of one size that are labelled together.
+        replace: As in `write_outputs`.
         advance: Called once for each, whatever became of it.
 
     Returns:
@@ -42,8 +42,8 @@ def label_photographs(
         OSError: If outputs cannot be written.
         ValueError: If the model can label nothing at all as it is set up.
     """
-    # The probabilities of one photograph may be large: no others beside them.
-    workers = 1 if labeller.probabilities else min(_MOST_WORKERS, os.cpu_count() or 1)
+    # The probabilities of one image may be large: no others beside them.
+    workers = 1 if predictor.probabilities else min(_MOST_WORKERS, os.cpu_count() or 1)
     problems: list[str] = []
     writing: deque[tuple[Path, list[int], Future[list[str]]]] = deque()
 
@@ -51,12 +51,12 @@ def label_photographs(
         problems.append(problem)
         advance()
 
-    def readable() -> Iterator[Photograph]:
-        for photograph in read_ahead(paths, workers):
-            if photograph.image is None:
-                report(photograph.problem)
+    def readable() -> Iterator[LoadedImage]:
+        for item in read_ahead(paths, workers):
+            if item.image is None:
+                report(item.problem)
             else:
-                yield photograph
+                yield item
 
     def finish(most: int) -> None:
         while len(writing) > most:
@@ -73,14 +73,14 @@ def label_photographs(
 
     with ThreadPoolExecutor(workers) as writers:
         for batch in batches(readable(), batch_size):
-            images = [photograph.image for photograph in batch if photograph.image is not None]
-            for photograph, image, found in zip(batch, images, labeller(images), strict=True):
+            images = [item.image for item in batch if item.image is not None]
+            for item, image, found in zip(batch, images, predictor(images), strict=True):
                 if isinstance(found, ValueError):
-                    report(f"{photograph.path}: {found}")
+                    report(f"{item.path}: {found}")
                     continue
                 finish(most=workers - 1)
-                name = made.name_of(photograph.path)
-                files = writers.submit(write_photograph, made.out, name, image, found, look, replace)
-                writing.append((photograph.path, found.pixels, files))
+                name = made.name_of(item.path)
+                files = writers.submit(write_outputs, made.out, name, image, found, style, replace)
+                writing.append((item.path, found.pixels, files))
         finish(most=0)
     return problems

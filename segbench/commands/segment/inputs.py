@@ -1,4 +1,4 @@
-"""Finds photographs and videos: files, folders, and patterns that the shell left alone."""
+"""Finds images and videos: files, folders, and patterns that the shell left alone."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ class Found(NamedTuple):
     """What is to be labelled.
 
     Attributes:
-        files: Photographs and videos, each once, in the order they were given; folders sorted.
+        files: Images and videos, each once, in the order they were given; folders sorted.
         closed: One line for each folder that could not be entered.
         notes: One line each on what in folders is not read, and on what was passed over.
     """
@@ -35,8 +35,8 @@ def find(given: Sequence[Path], out: Path, written: Collection[str] = ()) -> Fou
     """Lists what is to be labelled.
 
     Args:
-        given: Photographs, videos, folders of photographs (in which videos are passed over, and links to
-            folders are not followed), or patterns such as `photographs/**/*.jpg`.
+        given: Images, videos, folders of images (in which videos are passed over, and links to
+            folders are not followed), or patterns such as `images/**/*.jpg`.
         out: Where outputs go; what lies in it is not an input of a folder above it.
         written: Names of files in `out` that an earlier call wrote, in case `out` is itself given.
 
@@ -97,5 +97,5 @@ def _in_folder(folder: Path, out: Path, written: Collection[str], listings: list
 
 
 def _is_own(path: Path, out: Path, written: Collection[str]) -> bool:
-    """Tells outputs of an earlier call from photographs that happen to lie in the same folder."""
+    """Tells outputs of an earlier call from images that happen to lie in the same folder."""
     return path.name in written and path.parent.resolve() == out.resolve()

@@ -1,10 +1,10 @@
-"""Names of output files: each photograph has its own, and none leads out of the folder."""
+"""Names of output files: each image has its own, and none leads out of the folder."""
 
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-AREAS = "areas.csv"  # of all photographs
+AREAS = "areas.csv"  # of all images
 LABELS, COLORS, OVERLAY = ".png", "_color.png", "_overlay.png"
 PROBABILITIES, BOUNDARY = "_probabilities.npz", "_boundary.png"
 VIDEO_OVERLAY, VIDEO_AREAS, VIDEO_FRAMES = "_overlay.mp4", "_areas.csv", "_frames"
@@ -14,7 +14,7 @@ _LONGEST = 180  # bytes; file systems take 255, of which endings, numbers and dr
 
 
 def outputs(name: str) -> set[str]:
-    """Names every file that the photograph or video `name` may lead to, whatever is asked for."""
+    """Names every file that the image or video `name` may lead to, whatever is asked for."""
     return {name + ending for ending in ENDINGS}
 
 
@@ -22,7 +22,7 @@ def safe_name(path: Path) -> str:
     """Makes a name for the outputs of a file.
 
     Args:
-        path: Of the photograph; only its last part counts.
+        path: Of the image; only its last part counts.
 
     Returns:
         That part without suffix, never hidden, never a path; what cannot be printed becomes an underscore.
@@ -33,7 +33,7 @@ def safe_name(path: Path) -> str:
 
 
 def is_safe(name: str) -> bool:
-    """Tells whether a name could have come from here: no path, and not hidden."""
+    """Returns whether a name could have come from here: no path, and not hidden."""
     return (
         bool(name) and not name.startswith(".") and "/" not in name and "\\" not in name and name.isprintable()
     )
@@ -52,10 +52,10 @@ class Names:
         """Chooses and takes a name.
 
         Args:
-            path: Of the photograph.
+            path: Of the image.
 
         Returns:
-            Its safe name, with a number where another photograph has it or one of its outputs.
+            Its safe name, with a number where another image has it or one of its outputs.
         """
         name, number = safe_name(path), 1
         while self._taken & _keys(name):

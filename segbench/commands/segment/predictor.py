@@ -28,7 +28,7 @@ class Labelled(NamedTuple):
     boundary: NDArray[np.uint8] | None = None
 
 
-class Labeller:
+class Predictor:
     """A model, and what is wanted of it."""
 
     def __init__(self, task: Task, device: str, probabilities: bool = False, boundary: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Reads photographs ahead of the model, and puts those of one size together."""
+"""Reads images ahead of the model, and puts those of one size together."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ from segbench.utils.errors import one_line
 MOST_WAITING = 2**26  # pixels that wait for others of their size: 200 MB
 
 
-class Photograph(NamedTuple):
-    """A photograph that was read, or why it was not.
+class LoadedImage(NamedTuple):
+    """An image that was read, or why it was not.
 
     Attributes:
         path: The file.
@@ -30,15 +30,15 @@ class Photograph(NamedTuple):
     problem: str = ""
 
 
-def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[Photograph]:
-    """Reads photographs while others are labelled.
+def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[LoadedImage]:
+    """Reads images while others are labelled.
 
     Args:
         paths: Files.
         workers: How many are read at the same time, and so held.
 
     Yields:
-        The photographs in their order.
+        The images in their order.
     """
     with ThreadPoolExecutor(workers) as pool:
         rest = iter(paths)
@@ -48,23 +48,23 @@ def read_ahead(paths: Sequence[Path], workers: int) -> Iterator[Photograph]:
             waiting.extend(pool.submit(_read, path) for path in islice(rest, 1))
 
 
-def batches(photographs: Iterable[Photograph], size: int) -> Iterator[list[Photograph]]:
-    """Puts photographs of equal height and width together.
+def batches(loaded: Iterable[LoadedImage], size: int) -> Iterator[list[LoadedImage]]:
+    """Puts images of equal height and width together.
 
     Args:
-        photographs: All of them with an image.
+        loaded: All of them with an image.
         size: Most to a batch.
 
     Yields:
-        Batches, full ones as soon as they are; large photographs do not wait for others.
+        Batches, full ones as soon as they are; large images do not wait for others.
     """
-    waiting: dict[tuple[int, ...], list[Photograph]] = {}
+    waiting: dict[tuple[int, ...], list[LoadedImage]] = {}
     pixels = 0
-    for photograph in photographs:
-        assert photograph.image is not None  # noqa: S101 (for the type checker)
-        shape = photograph.image.shape
+    for item in loaded:
+        assert item.image is not None  # noqa: S101 (for the type checker)
+        shape = item.image.shape
         area = shape[0] * shape[1]
-        waiting.setdefault(shape, []).append(photograph)
+        waiting.setdefault(shape, []).append(item)
         pixels += area
         if len(waiting[shape]) >= size:
             batch = waiting.pop(shape)
@@ -78,13 +78,13 @@ def batches(photographs: Iterable[Photograph], size: int) -> Iterator[list[Photo
     yield from waiting.values()
 
 
-def _read(path: Path) -> Photograph:
+def _read(path: Path) -> LoadedImage:
     try:
         if not path.is_file():  # a pipe would be waited for without end
             raise ValueError(f"{path} is not a file, or leads to none")
-        return Photograph(path, read_image(path))
+        return LoadedImage(path, read_image(path))
     except (OSError, ValueError, MemoryError, RuntimeError) as error:
         problem = one_line(error, "segment")
         if problem is None:
             raise
-        return Photograph(path, None, problem if str(path) in problem else f"{path}: {problem}")
+        return LoadedImage(path, None, problem if str(path) in problem else f"{path}: {problem}")

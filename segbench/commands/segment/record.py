@@ -1,4 +1,4 @@
-"""`segment.jsonl`: what in a folder of labels was made of which photograph, by which model, and how.
+"""`segment.jsonl`: what in a folder of labels was made of which image, by which model, and how.
 
 By it a call resumes where the last one was stopped, and tells its own files from those of others. Its lines are
 only ever added, each before or after what it tells of is written, so that a kill at any moment leaves it true.
@@ -23,7 +23,7 @@ Options: TypeAlias = Mapping[str, Any]
 
 
 class Done(NamedTuple):
-    """One photograph or video whose outputs are complete.
+    """One image or video whose outputs are complete.
 
     Attributes:
         source: Absolute path.
@@ -40,7 +40,7 @@ class Done(NamedTuple):
 
 class _Content(NamedTuple):
     options: Options
-    names: dict[str, str]  # of the outputs, by the photograph's absolute path
+    names: dict[str, str]  # of the outputs, by the image's absolute path
     done: dict[str, Done]  # by that name
 
 
@@ -63,7 +63,7 @@ class Record:
         return self._content.names[_absolute(path)]
 
     def is_done(self, path: Path) -> bool:
-        """Tells whether all outputs are there and the file is still what it was."""
+        """Returns whether all outputs are there and the file is still what it was."""
         done = self.done.get(self.name_of(path))
         try:
             return done is not None and done.stamp == _stamp(path) and done.files == self._sizes(done.files)
@@ -74,7 +74,7 @@ class Record:
         """Notes a file whose outputs are complete.
 
         Args:
-            path: Of the photograph or video.
+            path: Of the image or video.
             files: Its outputs, by their names in the folder.
             pixels: Of each class.
         """
@@ -98,7 +98,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
 
     Args:
         out: Folder of outputs.
-        files: Photographs and videos.
+        files: Images and videos.
         options: All that decides on what the outputs are, checkpoint included; JSON.
         overwrite: Label everything again, whatever lies there.
 
@@ -106,7 +106,7 @@ def open_record(out: Path, files: Iterable[Path], options: Options, overwrite: b
         The record, while no other process writes into the folder.
 
     Raises:
-        ValueError: If the folder holds what these options did not make, or a photograph would be written over.
+        ValueError: If the folder holds what these options did not make, or an image would be written over.
     """
     options = json.loads(json.dumps(options))  # as the file will have them
     out.mkdir(parents=True, exist_ok=True)
@@ -227,23 +227,23 @@ def _difference(there: Options, here: Options) -> str:
 def _protect(
     out: Path, files: Iterable[Path], names: Mapping[str, str], ours: set[str] | None, overwrite: bool
 ) -> None:
-    """Refuses to write over photographs, and over what no earlier call wrote.
+    """Refuses to write over images, and over what no earlier call wrote.
 
     Args:
         out: The folder.
-        files: Photographs and videos.
+        files: Images and videos.
         names: Of the outputs, by the absolute path of each file.
         ours: Names of earlier calls; None if there was none.
-        overwrite: Whether the files of others may be replaced; photographs never.
+        overwrite: Whether the files of others may be replaced; images never.
     """
-    photographs = {os.path.realpath(file) for file in files}
+    loaded = {os.path.realpath(file) for file in files}
     own = ours or set()
     fresh = set() if ours is not None else {AREAS}
     for name in {names[_absolute(file)] for file in files}:
         if name not in own:
             fresh |= outputs(name)
         for output in sorted(outputs(name)):
-            if os.path.realpath(out / output) in photographs:
+            if os.path.realpath(out / output) in loaded:
                 raise ValueError(
                     f"{out / output} is a photograph and would be written over; give another --out"
                 )

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segbench.commands.segment.names import VIDEO_AREAS, VIDEO_FRAMES, VIDEO_OVERLAY
-from segbench.commands.segment.predictor import Labeller
-from segbench.commands.segment.writing import Look, area_rows, write_labels
+from segbench.commands.segment.predictor import Predictor
+from segbench.commands.segment.writing import OverlayStyle, area_rows, write_labels
 from segbench.utils.files import atomic_write
 
 CODEC = "mp4v"  # MPEG-4 part 2, which the OpenCV of PyPI brings along
@@ -27,8 +27,8 @@ def label_video(
     path: Path,
     out: Path,
     name: str,
-    labeller: Labeller,
-    look: Look,
+    predictor: Predictor,
+    style: OverlayStyle,
     batch_size: int = 1,
     frames: bool = False,
     advance: Callable[[int, int], None] = lambda *_: None,
@@ -41,8 +41,8 @@ def label_video(
         path: Of the video.
         out: The folder.
         name: Of the outputs, without ending.
-        labeller: The model.
-        look: How classes are shown.
+        predictor: The model.
+        style: How classes are shown.
         batch_size: Frames that are labelled together.
         frames: Also write each frame's labels, NAME_frames/000000.png and so on.
         advance: Is told the frames that are done, and how many there should be; 0 if that is not known.
@@ -70,14 +70,14 @@ def label_video(
             number = 0
             with _Film(film, rate, path) as overlays:
                 for batch in _batches(capture, batch_size, path):
-                    for image, found in zip(batch, labeller(batch), strict=True):
+                    for image, found in zip(batch, predictor(batch), strict=True):
                         if isinstance(found, ValueError):
                             raise ValueError(f"{path}: frame {number}: {found}")
-                        overlays.add(look.overlay(image, found.labels))
-                        areas = area_rows(found.pixels, look.class_names)
+                        overlays.add(style.overlay(image, found.labels))
+                        areas = area_rows(found.pixels, style.class_names)
                         rows.writerows((number, f"{number / rate:.3f}", *row) for row in areas)
                         if frames:
-                            write_labels(folder / f"{number:06d}.png", found.labels, look.palette)
+                            write_labels(folder / f"{number:06d}.png", found.labels, style.palette)
                         number += 1
                     advance(number, claimed)
             if not number:

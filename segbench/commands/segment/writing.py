@@ -1,4 +1,4 @@
-"""Writes what was found in photographs: pictures, probabilities, and the areas of all."""
+"""Writes what was found in images: pictures, probabilities, and the areas of all."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from segbench.utils.files import atomic_write
 from segbench.visualization import pictures
 
 
-class Look(NamedTuple):
+class OverlayStyle(NamedTuple):
     """How classes are shown.
 
     Attributes:
@@ -34,31 +34,31 @@ class Look(NamedTuple):
         return pictures.overlay(image, pictures.colorize(labels, self.palette), self.opacity)
 
 
-def write_photograph(
-    out: Path, name: str, image: NDArray[np.uint8], found: Labelled, look: Look, replace: bool = False
+def write_outputs(
+    out: Path, name: str, image: NDArray[np.uint8], found: Labelled, style: OverlayStyle, replace: bool = False
 ) -> list[str]:
-    """Writes all outputs of one photograph, each whole or not at all.
+    """Writes all outputs of one image, each whole or not at all.
 
     Args:
         out: The folder.
         name: Of the outputs, without ending.
         image: `(H, W, 3)` RGB.
         found: What is to be written; probabilities and boundary where they are there.
-        look: How classes are shown.
+        style: How classes are shown.
         replace: Take away probabilities and boundary of an earlier call where this one has none.
 
     Returns:
         Names of the files.
     """
     written = [name + LABELS, name + COLORS, name + OVERLAY]
-    write_labels(out / written[0], found.labels, look.palette)
-    colors = pictures.colorize(found.labels, look.palette)
+    write_labels(out / written[0], found.labels, style.palette)
+    colors = pictures.colorize(found.labels, style.palette)
     _write_png(out / written[1], colors)
-    _write_png(out / written[2], pictures.overlay(image, colors, look.opacity))
+    _write_png(out / written[2], pictures.overlay(image, colors, style.opacity))
     if found.probabilities is not None:
         with atomic_write(out / (name + PROBABILITIES)) as draft:
             np.savez_compressed(
-                draft, probabilities=found.probabilities, class_names=np.array(look.class_names, dtype=np.str_)
+                draft, probabilities=found.probabilities, class_names=np.array(style.class_names, dtype=np.str_)
             )
         written.append(name + PROBABILITIES)
     if found.boundary is not None:
@@ -89,11 +89,11 @@ def write_labels(path: Path, labels: NDArray[np.integer], palette: Sequence[Sequ
 
 
 def write_areas(out: Path, done: Iterable[tuple[str, Done]], class_names: Sequence[str]) -> None:
-    """Writes areas.csv: the pixels of each class in each photograph.
+    """Writes areas.csv: the pixels of each class in each image.
 
     Args:
         out: The folder.
-        done: Names and records of the photographs; videos have a table of their own.
+        done: Names and records of the images; videos have a table of their own.
         class_names: `K` names.
     """
     with (

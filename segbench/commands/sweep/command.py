@@ -50,7 +50,7 @@ def sweep(
         study: Name of the sweep and of its folder under runs_dir; default: the file's.
         runs_dir: Where run folders are made.
         logger: What trials log to beside metrics.csv, whatever the file's command says.
-        dry_run: Run one trial for a step on drawn scenes before the first real one.
+        dry_run: Run one trial for a step on synthetic scenes before the first real one.
 
     Raises:
         ValueError: If a file, a value of it or an option is wrong, or all trials fail.

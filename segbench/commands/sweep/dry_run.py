@@ -1,4 +1,4 @@
-"""The first trial of a sweep for one step on drawn scenes: what is wrong shows before hours are spent."""
+"""The first trial of a sweep for one step on synthetic scenes: what is wrong shows before hours are spent."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +62,7 @@ def overlay(config: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def has_twin(config: Mapping[str, Any]) -> bool:
-    """Tells whether the trial's dataset can be drawn in its own layout."""
+    """Returns whether the trial's dataset can be drawn in its own layout."""
     return config["data"]["class_path"] not in (SYNTHETIC, FREE_FORM)
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def exists(storage: str, name: str) -> bool:
-    """Tells whether a storage has a study, without making one.
+    """Returns whether a storage has a study, without making one.
 
     Args:
         storage: URL as Optuna takes it.

@@ -41,7 +41,7 @@ class DamagedImageError(ValueError):
 
 
 def format_of(data: bytes) -> Format | None:
-    """Tells the format by the first bytes, whatever the file is called."""
+    """Returns the format by the first bytes, whatever the file is called."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
@@ -60,5 +60,5 @@ def format_of(data: bytes) -> Format | None:
 
 
 def is_lossy(data: bytes) -> bool:
-    """Tells whether a file is in a format that does not keep pixels as they were saved."""
+    """Returns whether a file is in a format that does not keep pixels as they were saved."""
     return format_of(data) in LOSSY or (data[8:12] == b"WEBP" and b"VP8 " in data[12:64])

@@ -105,13 +105,13 @@ def ids_of_indices(
 
 
 def _contradicts(i: int, palette: Sequence[Color], colors: Mapping[Color, int]) -> bool:
-    """Tells whether an index has the colour of another class, whose own index has another one."""
+    """Returns whether an index has the colour of another class, whose own index has another one."""
     home = colors.get(palette[i], i)
     return home != i and (i in colors.values() or palette[home : home + 1] != (palette[i],))
 
 
 def _is_filling(i: int, palette: Sequence[Color]) -> bool:
-    """Tells whether an index lies in a run of a colour that the palette has before."""
+    """Returns whether an index lies in a run of a colour that the palette has before."""
     return palette.index(palette[i]) < i and palette[i] in {palette[i - 1], *palette[i + 1 : i + 2]}
 
 

@@ -177,7 +177,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def is_tool_folder(name: str) -> bool:
-    """Tells the folders that operating systems, notebooks and servers leave behind by their name."""
+    """Returns the folders that operating systems, notebooks and servers leave behind by their name."""
     return name.startswith(".") or name.lower() in _TOOL_FOLDERS
 
 

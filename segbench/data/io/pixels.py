@@ -114,7 +114,7 @@ def _warn_of_dark(path: Path, top: int) -> None:
 
 
 def is_grey(picture: NDArray[np.integer]) -> bool:
-    """Tells whether a picture is grey and opaque; of two or four channels the last is alpha.
+    """Returns whether a picture is grey and opaque; of two or four channels the last is alpha.
 
     Args:
         picture: `(H, W, 2…4)`, of 8 bits.

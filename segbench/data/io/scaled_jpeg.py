@@ -5,7 +5,7 @@ largest divisor is taken that leaves the window as many pixels as are made of it
 read in full, as are those for a list of `train_transforms`. Draw and label do not change.
 
 Pixels do: libjpeg takes the mean of those that it joins, whereas bilinear scaling of the full image passes over
-most. Against the latter, in grey levels, over 63, 45 and 9 draws of three photographs of Cityscapes that were
+most. Against the latter, in grey levels, over 63, 45 and 9 draws of three images of Cityscapes that were
 saved as JPEGs of quality 90 (the 99th percentile is a mean over draws):
 
 ==========================  =====  ===============  =======
@@ -16,7 +16,7 @@ a quarter                   2.6    21               129
 an eighth                   1.6    18               143
 ==========================  =====  ===============  =======
 
-Ten photographs of CamVid, 480×360 and sharper, differ by 3.1, 4.6 and 2.8 on average, 184 at most. To
+Ten images of CamVid, 480×360 and sharper, differ by 3.1, 4.6 and 2.8 on average, 184 at most. To
 the mean over all pixels that a result stands for, reduced halves of Cityscapes are nearer (0.7 grey levels from
 it, bilinear ones 1.1), quarters as near (1.6), eighths farther (1.4 and 0.4): a window begins at a whole pixel,
 half a pixel of the result beside its place at most.
@@ -34,13 +34,13 @@ REDUCTIONS = (8, 4, 2)  # what libjpeg divides sizes by, the largest first
 
 
 def read_reduced_image(path: Path, size: tuple[int, int], reduction: int) -> tuple[NDArray[np.uint8], int]:
-    """Reads a photograph at a fraction of its size, turned as its EXIF tag says.
+    """Reads an image at a fraction of its size, turned as its EXIF tag says.
 
     Files that are not JPEGs, and those of another size than expected, are read in full.
 
     Args:
         path: The file.
-        size: Height and width that the photograph should have in full.
+        size: Height and width that the image should have in full.
         reduction: 1, or one of `REDUCTIONS`.
 
     Returns:

@@ -70,7 +70,7 @@ class SegmentationDataset(Dataset[Item]):
             spec: Classes, and what ids mean.
             read_files: Opens a pair.
             augment: What training sees; `None` leaves images as they are.
-            read_ids: Opens a mask alone, and lets photographs be read smaller where `augment` shrinks them.
+            read_ids: Opens a mask alone, and lets images be read smaller where `augment` shrinks them.
         """
         self.pairs = list(pairs)
         self.spec = spec

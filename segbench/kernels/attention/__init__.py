@@ -55,7 +55,7 @@ def attention(
 
 
 def _for_native(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> bool:
-    """Tells whether the kernel in C can do this, and sooner."""
+    """Returns whether the kernel in C can do this, and sooner."""
     return (
         # Exported graphs keep to operations that other runtimes know. Asked first: a graph that was asked for
         # its number of tokens would take no other side of the threshold from then on.

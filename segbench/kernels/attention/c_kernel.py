@@ -16,7 +16,7 @@ _LEAST = 128  # rows or columns of a task
 
 
 def is_fast() -> bool:
-    """Tells whether the library, which must be available, was compiled for a processor that suits it."""
+    """Returns whether the library, which must be available, was compiled for a processor that suits it."""
     return bool(native.library().attention_is_fast())
 
 

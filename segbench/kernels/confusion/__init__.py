@@ -28,7 +28,7 @@ class PairCounts(NamedTuple):
 
 
 def can_count(labels: Tensor, targets: Tensor, num_classes: int) -> bool:
-    """Tells whether `count_pairs` takes these maps; counting with torch takes all others.
+    """Returns whether `count_pairs` takes these maps; counting with torch takes all others.
 
     Args:
         labels: Predicted classes.

@@ -58,7 +58,7 @@ def times(folder):
 
 def interrupt_after(monkeypatch, number, error=KeyboardInterrupt):
     """Stops the main thread while the next photograph is about to be written."""
-    write, calls = photographs.write_photograph, []
+    write, calls = photographs.write_outputs, []
 
     def stop(*args):
         calls.append(args)
@@ -67,7 +67,7 @@ def interrupt_after(monkeypatch, number, error=KeyboardInterrupt):
             raise error
         return write(*args)
 
-    monkeypatch.setattr(photographs, "write_photograph", stop)
+    monkeypatch.setattr(photographs, "write_outputs", stop)
 
 
 def test_resuming_ends_with_the_same_files(tmp_path, checkpoint, photos, monkeypatch, capsys):
@@ -221,8 +221,8 @@ def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, checkpoint, photos
 
 PLACES = {
     "read": "segbench.commands.segment.reading.read_image",
-    "labelled": "segbench.commands.segment.predictor.Labeller._label",
-    "written": "segbench.commands.segment.images.write_photograph",
+    "labelled": "segbench.commands.segment.predictor.Predictor._label",
+    "written": "segbench.commands.segment.images.write_outputs",
 }
 NO_MEMORY = [
     MemoryError("Unable to allocate 9.00 GiB for an array with shape (1,)"),
