@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from segbench.commands.segment.predictor import Predictor
     from segbench.commands.segment.record import Record
+    from segbench.commands.segment.writing import OverlayStyle
     from segbench.tasks.base import Task
 
 
