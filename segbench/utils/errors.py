@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import sys
 import warnings
@@ -64,12 +65,24 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
             raise _stopped(cause) from None
         raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_ended():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
+            raise SystemExit(128 + signal.SIGPIPE) from None
         line = one_line(error, verb)
         if line is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
         line = escape_controls(without_passwords(line))
         print(f"segbench: error: {line} [{TRACEBACK_VARIABLE}=1 shows where]", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _reader_has_ended() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as with `segbench options | head`."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextmanager

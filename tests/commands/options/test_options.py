@@ -89,3 +89,12 @@ def test_options_lists_classes_and_the_options_of_one(capsys):
 
 def test_options_suggests_a_near_name(capsys):
     assert "MeanShift" in refuse(capsys, "options", "MeanShft")
+
+
+def test_a_closed_pipe_ends_the_command_silently():
+    """As `segbench options | head -1`; unbuffered, so that a later line meets the closed pipe."""
+    command = [sys.executable, "-u", "-m", "segbench", "options"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
