@@ -3,7 +3,6 @@
 import os
 import re
 import select
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ def one_line_errors(verb: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_has_ended():
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes at its end
-            raise SystemExit(128 + signal.SIGPIPE) from None
+            raise SystemExit(141) from None  # 128 + SIGPIPE, as a shell reports it
         line = one_line(error, verb)
         if line is None or os.environ.get(TRACEBACK_VARIABLE):
             raise
