@@ -3,6 +3,7 @@
 import os
 import re
 import select
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
