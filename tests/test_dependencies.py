@@ -62,6 +62,14 @@ def test_releases_that_carried_malware_are_excluded(version):
     assert version not in lightning.specifier
 
 
+@pytest.mark.parametrize(
+    ("name", "next_release"), [("lightning", "2.7.0"), ("jsonargparse", "5.0.0"), ("torch", "3.0.0")]
+)
+def test_packages_whose_internals_are_used_have_upper_bounds(name, next_release):
+    (requirement,) = (one for one in REQUIREMENTS if one.name == name)
+    assert next_release not in requirement.specifier
+
+
 def test_lock_file_pins_every_dependency_by_version_and_hashes():
     text = (ROOT / "requirements.lock").read_text()
     pins: dict[str, list[str]] = {}

@@ -186,6 +186,7 @@ def test_other_precisions_autocast_and_unlike_shapes_go_by_torch(monkeypatch):
     torch.testing.assert_close(attention(query, key, value), expected)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="compiled graphs of torch 2.11 use its own attention")
 @pytest.mark.usefixtures("_torchs_is_out_of_reach")
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_compiled_checkpointed_and_in_inference_mode(dropout):

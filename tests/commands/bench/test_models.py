@@ -49,6 +49,7 @@ def test_models_are_built_as_published_without_weights_or_data(name, img_size, n
     assert not Path("data").exists()
 
 
+@pytest.mark.skipif(torch.__version__ < "2.15", reason="torch 2.14 does not count FLOPs of attention on CPUs")
 def test_parameters_and_flops_of_each_part(tmp_path):
     size, *_ = sections({"linear": write(tmp_path, "linear")}, Setup(SMALL))
     (row,) = size.cases["linear"](CLOCK)
