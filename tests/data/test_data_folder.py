@@ -288,9 +288,7 @@ def test_layout_finds_what_it_places(tmp_path):
 
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-OPTIONS = re.findall(
-    r"`(\w+: [^`]+)`", re.search(r"## Your own images.*?\n## ", README, flags=re.DOTALL)[0]
-)
+OPTIONS = re.findall(r"`(\w+: [^`]+)`", re.search(r"## Your own images.*?\n## ", README, flags=re.DOTALL)[0])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
